@@ -1,0 +1,51 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+ASSIGNMENTS := $(notdir $(wildcard solutions/*))
+SAMPLE_SIZE ?= 24
+
+bin := .venv/bin
+setup := .venv/.setup
+torch := $(shell grep -E '^torch==' requirements.lock)
+
+# One figure or test at a time per process: two cores are shared by parallel workers.
+export OMP_NUM_THREADS ?= 1
+export PYTHONHASHSEED ?= 0
+
+.PHONY: help course test test-slow setup book exercises sample-class lint lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(setup) ## make the virtual environment and install the Debian packages of apt.txt where allowed
+
+.venv/bin/python:
+	@echo "== making a virtual environment in .venv"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+
+.venv/.debian: apt.txt .ci/install_debian_packages.sh | .venv/bin/python
+	@echo "== installing the Debian packages of apt.txt"
+	.ci/install_debian_packages.sh apt.txt
+	touch $@
+
+# torch goes first, so that no other package can pull a different build of it
+$(setup): requirements.lock pyproject.toml .venv/.debian | .venv/bin/python
+	@echo "== installing the locked Python packages"
+	$(bin)/python -m pip install --quiet --disable-pip-version-check '$(torch)'
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: | .venv/bin/python ## remake requirements.lock from pyproject.toml
+	$(bin)/python -m pip install --quiet '$(torch)' pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" $(bin)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe \
+		--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--upgrade-package '$(torch)' --output-file requirements.lock pyproject.toml
+	sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock
+
+clean: ## remove everything that was made, the virtual environment apart
+	rm -rf _build build course .mypy_cache .ruff_cache .pytest_cache

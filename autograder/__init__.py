@@ -1,0 +1,1 @@
+"""Runs submitted notebooks and judges them outside the student's process."""
