@@ -46,7 +46,7 @@ class Assignment:
 
 
 def project_root() -> Path:
-    """Return the course's root: `AUTOGRADER_ROOT` if set, else the nearest folder with solutions."""
+    """Return the course's root: `AUTOGRADER_ROOT`, else the nearest folder with solutions."""
     if "AUTOGRADER_ROOT" in os.environ:
         return Path(os.environ["AUTOGRADER_ROOT"]).resolve()
     here = Path.cwd().resolve()

@@ -13,7 +13,6 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 from autograder.assignment import Assignment

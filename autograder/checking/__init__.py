@@ -12,9 +12,25 @@ grade cell that it judges. Each test function is one check::
         student.check("softmax", lossref.softmax, logits, tolerance=TOLERANCE[dtype])
 
 The docstring's first line is what the student reads. A check earns its points when all its
-parametrised cases pass. `student` is a `autograder.checking.student.Student`; `device` runs over the
+parametrised cases pass. `student` is an
+`autograder.checking.student.Student`; `device` runs over the
 devices of this machine; `generator` is seeded with the secret class seed and the test's name.
 
 By hand: `pytest tests/hidden/cross_entropy --submission NOTEBOOK`; without `--submission` the
 instructor's solution is checked.
 """
+
+from autograder.checking.compare import Tolerance
+from autograder.checking.failure import CheckFailedError, StudentStoppedError
+from autograder.checking.judge import BrokenCheckError, judge
+from autograder.checking.student import Reply, Student
+
+__all__ = [
+    "BrokenCheckError",
+    "CheckFailedError",
+    "Reply",
+    "Student",
+    "StudentStoppedError",
+    "Tolerance",
+    "judge",
+]

@@ -1,0 +1,102 @@
+"""The pytest plugin that hidden checks are written against, and that runs them by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autograder.assignment import Assignment
+from autograder.checking.judge import CellJudge, check_name, judge_key, seeded_generator
+from autograder.checking.student import Student
+from autograder.engine import NotebookRun, read_notebook
+
+by_hand_key = pytest.StashKey["HandRun"]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks of a hidden check."""
+    config.addinivalue_line("markers", "points(n): what the check is worth")
+    config.addinivalue_line("markers", "hint(text): what helps a student whose check fails")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options for running checks by hand."""
+    group = parser.getgroup("hidden checks")
+    group.addoption(
+        "--submission", metavar="NOTEBOOK", help="the notebook to check; default: the solution"
+    )
+    group.addoption("--class-seed", default="", help="the secret that the random inputs come from")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a check that takes `device` on every device of this machine."""
+    parametrised = {
+        name
+        for mark in metafunc.definition.iter_markers("parametrize")
+        for name in str(mark.args[0]).replace(" ", "").split(",")
+    }
+    if "device" in metafunc.fixturenames and "device" not in parametrised:
+        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        metafunc.parametrize("device", devices)
+
+
+@pytest.fixture
+def generator(request: pytest.FixtureRequest) -> torch.Generator:
+    """Give a random generator that depends on the class seed and the case's name alone."""
+    judge = request.config.stash.get(judge_key, None)
+    seed = judge.class_seed if judge else request.config.getoption("--class-seed")
+    return seeded_generator(seed, request.node.name)
+
+
+@pytest.fixture
+def student(request: pytest.FixtureRequest, generator: torch.Generator) -> Student:
+    """Give the submission's functions."""
+    judge = request.config.stash.get(judge_key, None)
+    if judge is None:
+        run = request.config.stash.setdefault(by_hand_key, HandRun(request.config))
+        judge = run.judge_for(request.node.path)
+    return judge.student_for(check_name(request.node), generator)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the notebook that was run by hand."""
+    run = config.stash.get(by_hand_key, None)
+    if run is not None:
+        run.close()
+
+
+class HandRun:
+    """The notebook named with `--submission`, or each assignment's solution, run once."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.runs: dict[str, NotebookRun] = {}
+        self.judges: dict[Path, CellJudge] = {}
+
+    def judge_for(self, path: Path) -> CellJudge:
+        """Return the judge of the grade cell that a check file belongs to."""
+        if path not in self.judges:
+            run = self._run_of(Assignment(path.parent.name, self.config.rootpath))
+            seed = self.config.getoption("--class-seed")
+            self.judges[path] = CellJudge(
+                path.stem.removeprefix("test_"), run.caller_of(path.stem), seed
+            )
+        return self.judges[path]
+
+    def _run_of(self, assignment: Assignment) -> NotebookRun:
+        if assignment.name not in self.runs:
+            named = self.config.getoption("--submission")
+            notebook = read_notebook(Path(named) if named else assignment.source)
+            run = NotebookRun(notebook, assignment)
+            run.run_cells()
+            self.runs[assignment.name] = run
+        return self.runs[assignment.name]
+
+    def close(self) -> None:
+        """End the notebooks' processes."""
+        for judge in self.judges.values():
+            judge.close_caller()
+        for run in self.runs.values():
+            run.close()

@@ -8,21 +8,27 @@ from typing import Any, Protocol
 
 import torch
 
+from autograder.checking.compare import Tolerance, compare_gradients, compare_inputs, compare_values
+from autograder.checking.failure import (
+    CheckFailedError,
+    StudentStoppedError,
+    exception_failure,
+)
+from autograder.child.calls import call_function, exception_name
 
-class CheckFailedError(AssertionError):
-    """A check does not hold; the message is what the student reads."""
+__all__ = [
+    "Caller",
+    "CheckFailedError",
+    "DirectCaller",
+    "RecordedCall",
+    "Reply",
+    "Student",
+    "StudentStoppedError",
+    "Tolerance",
+]
 
 
-class StudentStoppedError(CheckFailedError):
-    """The student's process hung, died or broke the protocol during a call."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The largest accepted difference: `atol + rtol * |expected|`."""
-
-    rtol: float
-    atol: float = 0.0
+RECOGNITION = Tolerance(1e-4, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,46 @@ class Caller(Protocol):
 
 
 @dataclass(frozen=True)
+class DirectCaller:
+    """Calls trusted functions of this process: solutions, misconceptions and equivalents."""
+
+    functions: dict[str, Callable[..., Any]]
+
+    def __call__(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        *,
+        gradient_of: Sequence[int] = (),
+        cotangent: torch.Tensor | None = None,
+    ) -> Reply:
+        """Call a function as the student's process would."""
+        if function not in self.functions:
+            raise CheckFailedError(f"The notebook does not define `{function}`.")
+        try:
+            value, gradients, after = call_function(
+                self.functions[function], arguments, gradient_of, cotangent
+            )
+        except Exception as error:
+            name = exception_name(error)
+            raise exception_failure(function, name, 0) from error
+        return Reply(value, tuple(gradients), tuple(after))
+
+
+@dataclass(frozen=True)
 class RecordedCall:
-    """A call that a check made, kept so that misconceptions can be recognised."""
+    """A call that a check made, kept so that misconceptions can be recognised.
+
+    `reply` is None where the student's function raised the exception named `raised`.
+    """
 
     function: str
     arguments: tuple[Any, ...]
-    reference: Callable[..., Any] | None
-    value: Any
+    gradient_of: tuple[int, ...]
+    cotangent: torch.Tensor | None
     tolerance: Tolerance
+    reply: Reply | None
+    raised: str
 
 
 @dataclass
@@ -69,4 +107,75 @@ class Student:
     """Calls a submission's functions and compares what they give with a reference."""
 
     caller: Caller
+    generator: torch.Generator
     calls: list[RecordedCall] = field(default_factory=list)
+
+    def call(
+        self,
+        function: str,
+        *arguments: Any,
+        gradient_of: Sequence[int] = (),
+        cotangent: torch.Tensor | None = None,
+        tolerance: Tolerance = RECOGNITION,
+    ) -> Reply:
+        """Call a student's function; `tolerance` is for recognising misconceptions only."""
+        reply: Reply | None = None
+        raised = ""
+        try:
+            reply = self.caller(function, arguments, gradient_of=gradient_of, cotangent=cotangent)
+        except StudentStoppedError:
+            raise
+        except CheckFailedError as error:
+            raised = error.raised
+            raise
+        finally:
+            if reply is not None or raised:
+                self.calls.append(
+                    RecordedCall(
+                        function, arguments, tuple(gradient_of), cotangent, tolerance, reply, raised
+                    )
+                )
+        return reply
+
+    def check(
+        self,
+        function: str,
+        reference: Callable[..., Any],
+        *arguments: Any,
+        tolerance: Tolerance,
+        gradient_of: Sequence[int] = (),
+        gradient_tolerance: Tolerance | None = None,
+    ) -> None:
+        """Check value, shape, dtype, device, untouched inputs and gradients against `reference`."""
+        expected, _, _ = call_function(reference, arguments, (), None)
+        reply = self.call(function, *arguments, tolerance=tolerance)
+        compare_values(function, reply.value, expected, tolerance)
+        compare_inputs(function, reply.inputs, arguments)
+        if not gradient_of:
+            return
+        cotangent = torch.randn(expected.shape, generator=self.generator, dtype=torch.float64).to(
+            expected
+        )
+        _, gradients, _ = call_function(reference, arguments, gradient_of, cotangent)
+        tolerance = gradient_tolerance or tolerance
+        reply = self.call(
+            function, *arguments, gradient_of=gradient_of, cotangent=cotangent, tolerance=tolerance
+        )
+        compare_gradients(function, reply.gradients, gradients, tolerance)
+
+    def check_raises(self, function: str, exception: str, *arguments: Any) -> None:
+        """Check that a call raises the named built-in exception."""
+        try:
+            self.call(function, *arguments)
+        except StudentStoppedError:
+            raise
+        except CheckFailedError as error:
+            if error.raised == exception:
+                return
+            if not error.raised:
+                raise
+            raise CheckFailedError(
+                f"`{function}` raised {error.raised}; it should raise {exception} here.",
+                raised=error.raised,
+            ) from error
+        raise CheckFailedError(f"`{function}` returned; it should raise {exception} here.")

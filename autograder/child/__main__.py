@@ -1,0 +1,20 @@
+"""The warm process: loads what notebooks import once, then forks a child for each submission.
+
+Started by its path, with one socket to the trusted side. It serves one submission at a time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    folder = Path(__file__).parent
+    spec = importlib.util.spec_from_file_location(
+        "notebook_runner", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    sys.modules["notebook_runner"] = importlib.util.module_from_spec(spec)
+    sys.path = [entry for entry in sys.path if Path(entry) != folder]
+    importlib.import_module("notebook_runner.warm").main(int(sys.argv[1]))

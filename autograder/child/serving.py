@@ -1,0 +1,90 @@
+"""Runs a notebook's cells, forks snapshots at grade cells, and answers calls from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from . import calls, protocol
+from .shell import NotebookShell, run_cell
+
+
+def serve_notebook(connection: socket.socket, shell: NotebookShell) -> NoReturn:
+    """Obey the trusted side's requests: run a cell, or fork a snapshot."""
+    try:
+        while True:
+            request, descriptors = protocol.receive_with_descriptors(connection, 1)
+            if request[0] == "run":
+                protocol.send(connection, ["outputs", _run(shell, request[1])])
+            elif request[0] == "snapshot":
+                if os.fork() == 0:
+                    connection.close()
+                    serve_snapshot(socket.socket(fileno=descriptors[0]), shell.user_ns)
+                os.close(descriptors[0])
+                protocol.send(connection, ["forked"])
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _run(shell: NotebookShell, source: str) -> str:
+    """Run a cell; an interrupt that arrives between two cells is not an error."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        outputs = run_cell(shell, source)
+    except KeyboardInterrupt:
+        outputs = shell.recorder.finish()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return json.dumps(outputs, default=repr)
+
+
+def serve_snapshot(requests: socket.socket, namespace: dict[str, Any]) -> NoReturn:
+    """Fork a server for each check, so that what one check's calls break is lost to that check."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        while True:
+            _, descriptors = protocol.receive_with_descriptors(requests, 1)
+            pid = os.fork()
+            if pid == 0:
+                requests.close()
+                _discard_output()
+                serve_calls(socket.socket(fileno=descriptors[0]), namespace)
+            os.close(descriptors[0])
+            protocol.send(requests, ["forked", pid])
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def serve_calls(connection: socket.socket, namespace: dict[str, Any]) -> NoReturn:
+    """Answer the calls of one check."""
+    try:
+        while True:
+            protocol.send(connection, _answer(protocol.receive(connection), namespace))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
+    name, arguments, gradient_of, cotangent = request
+    function = namespace.get(name)
+    if function is None:
+        return ["undefined"]
+    if not callable(function):
+        return ["not callable", type(function).__name__]
+    try:
+        value, gradients, after = calls.call_function(function, arguments, gradient_of, cotangent)
+        return ["returned", value, gradients, after]
+    except BaseException as error:
+        return ["raised", calls.exception_name(error), calls.error_line(error, function)]
+
+
+def _discard_output() -> None:
+    """Show nothing of what a check's call prints, since it could print the check's inputs."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123

@@ -1,0 +1,247 @@
+"""A plain IPython shell that records the outputs that Jupyter would show."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+MAX_OUTPUT_BYTES = 2 * 2**20
+
+Output = dict[str, Any]
+
+
+class Recorder:
+    """Collects the outputs of the cell that is running."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.size = 0
+        self.truncated = False
+
+    def start(self) -> None:
+        """Begin a new cell."""
+        self.outputs, self.size, self.truncated = [], 0, False
+
+    def add(self, output: Output) -> None:
+        """Record one output, unless the cell has said too much already."""
+        size = len(repr(output))
+        if self.size + size > MAX_OUTPUT_BYTES:
+            self._truncate()
+            return
+        self.size += size
+        self.outputs.append(output)
+
+    def write(self, name: str, text: str) -> None:
+        """Record text of a stream, joined to the stream's output before it."""
+        if self.size + len(text) > MAX_OUTPUT_BYTES:
+            self._truncate()
+            return
+        self.size += len(text)
+        last = self.outputs[-1] if self.outputs else {}
+        if last.get("output_type") == "stream" and last.get("name") == name:
+            last["text"].append(text)
+        else:
+            self.outputs.append({"output_type": "stream", "name": name, "text": [text]})
+
+    def clear(self) -> None:
+        """Forget what the cell has shown so far."""
+        self.outputs = []
+
+    def finish(self) -> list[Output]:
+        """Return the cell's outputs in nbformat's form."""
+        for output in self.outputs:
+            if output["output_type"] == "stream":
+                output["text"] = "".join(output["text"])
+        return self.outputs
+
+    def _truncate(self) -> None:
+        if not self.truncated:
+            self.truncated = True
+            message = f"[output beyond {MAX_OUTPUT_BYTES // 2**20} MiB is not kept]\n"
+            self.outputs.append({"output_type": "stream", "name": "stderr", "text": [message]})
+
+
+class RecordedStream:
+    """Stands for `sys.stdout` or `sys.stderr`."""
+
+    encoding = "utf-8"
+    errors = "replace"
+    closed = False
+
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self.recorder = recorder
+        self.name = f"<{name}>"
+        self.stream = name
+
+    def write(self, text: str) -> int:
+        """Record `text`."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.recorder.write(self.stream, text)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Record each line."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def isatty(self) -> bool:
+        """Return False, as a notebook's streams do."""
+        return False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readable(self) -> bool:
+        """Return False."""
+        return False
+
+
+class RecordingDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+    """Records what `display` is given."""
+
+    recorder: Recorder
+
+    def publish(self, data: dict[str, Any], metadata: Any = None, **options: Any) -> None:
+        """Record one bundle of representations."""
+        self.recorder.add(
+            {"output_type": "display_data", "data": dict(data), "metadata": metadata or {}}
+        )
+
+    def clear_output(self, wait: bool = False) -> None:
+        """Forget the cell's outputs so far."""
+        self.recorder.clear()
+
+
+class RecordingDisplayHook(DisplayHook):  # type: ignore[misc]
+    """Records the value of a cell's last expression."""
+
+    recorder: Recorder
+
+    def __call__(self, result: Any = None) -> None:
+        """Record `result` as Jupyter's `Out[n]`."""
+        self.check_for_underscore()
+        if result is None or self.quiet():
+            return
+        self.update_user_ns(result)
+        data, metadata = self.compute_format_data(result)
+        if not data:
+            return
+        self.fill_exec_result(result)
+        self.recorder.add(
+            {
+                "output_type": "execute_result",
+                "execution_count": self.prompt_count,
+                "data": data,
+                "metadata": metadata,
+            }
+        )
+
+
+class NotebookShell(InteractiveShell):  # type: ignore[misc]
+    """An IPython shell without terminal, kernel or sockets."""
+
+    def __init__(self, **options: Any) -> None:
+        self.recorder = Recorder()
+        super().__init__(**options)
+        self.display_pub.recorder = self.recorder
+        self.displayhook.recorder = self.recorder
+        self.ask_exit = lambda: None
+
+    def init_display_pub(self) -> None:
+        """Use the publisher that records."""
+        self.display_pub = RecordingDisplayPublisher(parent=self, shell=self)
+        self.configurables.append(self.display_pub)
+
+    def init_displayhook(self) -> None:
+        """Use the display hook that records."""
+        self.displayhook_class = RecordingDisplayHook
+        super().init_displayhook()
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """Ignore requests for a window system."""
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        self.recorder.add(
+            {
+                "output_type": "error",
+                "ename": str(getattr(etype, "__name__", etype)),
+                "evalue": str(evalue),
+                "traceback": list(stb),
+            }
+        )
+
+
+def make_shell() -> NotebookShell:
+    """Return a shell with matplotlib's inline pictures and no history file."""
+    from traitlets.config import Config
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "linux"
+    shell: NotebookShell = NotebookShell.instance(config=config)
+    import matplotlib.pyplot  # noqa: F401
+    from matplotlib_inline.backend_inline import configure_inline_support
+
+    configure_inline_support(  # type: ignore[no-untyped-call]
+        shell, "module://matplotlib_inline.backend_inline"
+    )
+    return shell
+
+
+def refuse_input(*_: object) -> NoReturn:
+    """Stand for `input`, which has nobody to answer it."""
+    raise EOFError("input() has no one to answer it when a notebook is graded")
+
+
+def run_cell(shell: NotebookShell, source: str) -> list[Output]:
+    """Run one cell and return its outputs."""
+    recorder = shell.recorder
+    recorder.start()
+    builtins.input = refuse_input
+    with _recorded_descriptors(recorder), _recorded_streams(recorder):
+        shell.run_cell(source, store_history=True)
+    return recorder.finish()
+
+
+@contextmanager
+def _recorded_streams(recorder: Recorder) -> Iterator[None]:
+    streams = sys.stdout, sys.stderr
+    sys.stdout = RecordedStream(recorder, "stdout")
+    sys.stderr = RecordedStream(recorder, "stderr")
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+@contextmanager
+def _recorded_descriptors(recorder: Recorder) -> Iterator[None]:
+    """Record what libraries and subprocesses write to descriptors 1 and 2."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        try:
+            yield
+        finally:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            for name, file in (("stdout", out), ("stderr", err)):
+                file.seek(0)
+                text = file.read(MAX_OUTPUT_BYTES).decode("utf-8", "replace")
+                if text:
+                    recorder.write(name, text)
