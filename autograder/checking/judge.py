@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from autograder.checking.failure import CheckFailedError, StudentStoppedError
 from autograder.checking.student import Caller, DirectCaller, RecordedCall, Student
 from autograder.verdict import CellVerdict, CheckOutcome, CheckResult, Finding
 
+_read_at: dict[Path, int] = {}
 judge_key = pytest.StashKey["CellJudge"]()
 
 
@@ -167,7 +170,7 @@ def judge_cell(
     if path is None:
         raise BrokenCheckError(f"grade cell {grade_id!r} has no check file in {assignment.checks}")
     judge = CellJudge(grade_id.removeprefix("test_"), make_caller, class_seed)
-    _run_pytest(assignment, str(path), judge)
+    _run_pytest(assignment, path, judge)
     findings: tuple[Finding, ...] = ()
     if any(check.outcome == "failed" for check in judge.checks.values()):
         bank = bank or load_bank(assignment)
@@ -179,12 +182,12 @@ def judge_cell(
     return CellVerdict(grade_id, results, findings, troubles)
 
 
-def _run_pytest(assignment: Assignment, path: str, judge: CellJudge) -> None:
+def _run_pytest(assignment: Assignment, path: Path, judge: CellJudge) -> None:
     """Run pytest in this process, alone with our plugin and silent."""
     from autograder.checking import plugin
 
     arguments = [
-        path,
+        str(path),
         "--quiet",
         "--disable-plugin-autoload",
         "--import-mode=importlib",
@@ -195,12 +198,28 @@ def _run_pytest(assignment: Assignment, path: str, judge: CellJudge) -> None:
         *(f"-pno:{name}" for name in ("cacheprovider", "capture", "faulthandler", "logging")),
         *(f"-pno:{name}" for name in ("unraisableexception", "threadexception", "warnings")),
     ]
+    _drop_stale_modules(path)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(arguments, plugins=[plugin, judge])
     judge.close_caller()
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise BrokenCheckError(f"{path}: {' '.join(judge.collection_errors) or said.getvalue()}")
+
+
+def _drop_stale_modules(path: Path) -> None:
+    """Forget check files of another course, or of before an edit, that go by the same name."""
+    files = {path, *(folder / "conftest.py" for folder in path.parents)}
+    names = {file.name for file in files}
+    for module_name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "")
+        if file.name in names and (file not in files or _read_at.get(file) != _modified(file)):
+            del sys.modules[module_name]
+    _read_at.update({file: _modified(file) for file in files})
+
+
+def _modified(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def recognise(

@@ -34,7 +34,7 @@ class Recorder:
     def add(self, output: Output) -> None:
         """Record one output, unless the cell has said too much already."""
         size = len(repr(output))
-        if self.size + size > MAX_OUTPUT_BYTES:
+        if self.truncated or self.size + size > MAX_OUTPUT_BYTES:
             self._truncate()
             return
         self.size += size
@@ -42,7 +42,7 @@ class Recorder:
 
     def write(self, name: str, text: str) -> None:
         """Record text of a stream, joined to the stream's output before it."""
-        if self.size + len(text) > MAX_OUTPUT_BYTES:
+        if self.truncated or self.size + len(text) > MAX_OUTPUT_BYTES:
             self._truncate()
             return
         self.size += len(text)

@@ -1,0 +1,118 @@
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import torch
+
+from autograder.bank import load_bank
+from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, judge
+from autograder.checking.compare import compare_inputs, compare_values
+from autograder.checking.judge import judge_cell, seeded_generator
+from autograder.checking.student import DirectCaller
+
+EXACT = Tolerance(0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "message"),
+    [
+        (1.0, torch.ones(()), "a float; expected a torch tensor"),
+        (None, torch.ones(()), "None; expected a torch tensor"),
+        (torch.ones(2), torch.ones(3), r"shape \(2,\); expected \(3,\)"),
+        (torch.ones(3, 1), torch.ones(3), r"shape \(3, 1\)"),
+        (torch.ones(2).double(), torch.ones(2), "torch.float64; expected torch.float32"),
+        (torch.tensor([float("nan")]), torch.ones(1), "NaN where"),
+        (torch.tensor([float("inf")]), torch.ones(1), "infinity where"),
+        (torch.tensor([1.0]), torch.tensor([float("inf")]), "wrong values"),
+        (torch.tensor([0.5]), torch.ones(1), "more than 1 %"),
+        (torch.tensor([1.0001]), torch.ones(1), "close, but not"),
+        (2.0, 1.0, "wrong number"),
+        (True, 1.0, "a bool; expected a number"),
+        ([1.0], [1.0, 2.0], "expected 2 values"),
+        ([1.0, 3.0], [1.0, 2.0], "wrong number"),
+        (False, True, "wrong bool"),
+    ],
+)
+def test_each_difference_has_its_own_words(value, expected, message):
+    with pytest.raises(CheckFailedError, match=message):
+        compare_values("f", value, expected, EXACT)
+
+
+def test_equal_values_pass_and_nan_belongs_where_nan_is_expected():
+    nan = torch.tensor([float("nan"), 1.0, float("-inf")])
+    compare_values("f", nan.clone(), nan, EXACT)
+    compare_values("f", [1, 2.0], (1.0, 2.0), EXACT)
+
+
+def test_a_changed_input_is_found_by_its_position():
+    with pytest.raises(CheckFailedError, match="changed argument 2"):
+        compare_inputs("f", [torch.ones(1), torch.zeros(1)], [torch.ones(1), torch.ones(1)])
+
+
+def test_the_words_hold_no_expected_value():
+    with pytest.raises(CheckFailedError) as caught:
+        compare_values("f", torch.tensor([1.0]), torch.tensor([7.25]), EXACT)
+    assert "7.25" not in str(caught.value)
+
+
+def test_the_bank_is_judged_in_this_process(toy):
+    bank = load_bank(toy)
+    for entry in bank.misconceptions:
+        cell = judge(toy, {"square": entry.implementation})["test_square"]
+        assert cell.earned < cell.points
+        assert [finding.name for finding in cell.findings] == [entry.name]
+    for entry in bank.equivalents:
+        cell = judge(toy, {"square": entry.implementation})["test_square"]
+        assert cell.earned == cell.points
+
+
+def test_a_bank_entry_is_pasted_under_the_functions_name(toy):
+    entry = load_bank(toy).misconceptions[0]
+    assert entry.source == "def square(x):\n    return 2 * x\n"
+
+
+def test_random_inputs_depend_on_the_class_seed_and_the_case():
+    def draw(seed, name):
+        return float(torch.rand((), generator=seeded_generator(seed, name)))
+
+    assert draw("a", "x") == draw("a", "x")
+    assert len({draw("a", "x"), draw("b", "x"), draw("a", "y")}) == 3
+
+
+BROKEN = {
+    "syntax error": "def test_values(student:",
+    "failing import": "import no_such_module",
+    "no checks": "x = 1",
+    "no points": 'def test_values(student):\n    """Reads well."""',
+    "no docstring": ("import pytest\n@pytest.mark.points(1)\ndef test_values(student):\n    pass"),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_check_file_is_the_instructors_error(toy, text):
+    (toy.checks / "test_broken.py").write_text(text)
+    with pytest.raises(BrokenCheckError, match=r"test_broken|test_values"):
+        judge_cell(toy, "test_broken", lambda: DirectCaller({}))
+
+
+def test_a_check_that_trips_over_a_result_is_told_to_the_instructor(toy):
+    (toy.checks / "test_square.py").write_text(
+        "import pytest\n\n@pytest.mark.points(1)\ndef test_values(student):\n"
+        '    """Reads well."""\n    student.call("square", 2.0).value[5]\n'
+    )
+    cell = judge(toy, {"square": lambda x: x})["test_square"]
+    assert cell.earned == 0
+    assert "TypeError" in cell.note
+    assert "TypeError" not in cell.checks[0].message
+
+
+def test_checks_run_by_hand_against_a_named_notebook(toy, toy_notebook):
+    for source, status in (("return x * x", 0), ("return 2 * x", 1)):
+        path = toy.root / "mine.ipynb"
+        nbformat.write(toy_notebook(f"def square(x):\n    {source}"), path)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "autograder.checking.plugin"]
+        command += ["--rootdir", str(toy.root), "--submission", str(path), str(toy.checks)]
+        done = subprocess.run(command, cwd=toy.root, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "3 passed" in done.stdout or "2 failed, 1 passed" in done.stdout

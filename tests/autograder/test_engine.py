@@ -1,0 +1,233 @@
+import nbformat
+import pytest
+
+from autograder.bank import load_bank
+from autograder.engine import Limits, NotebookRun, grade_notebook
+
+QUICK = Limits(cell_seconds=2, call_seconds=1)
+RIGHT = "def square(x):\n    return x * x"
+
+
+def grade(toy, notebook):
+    verdict = grade_notebook(notebook, toy, limits=QUICK)
+    return verdict, verdict.cells["test_square"]
+
+
+def outputs_of(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    run = NotebookRun(nbformat.v4.new_notebook(cells=cells), None, limits=QUICK)
+    try:
+        return run.run_cells()
+    finally:
+        run.close()
+
+
+def test_a_right_solution_earns_all_points(toy, toy_notebook):
+    verdict, cell = grade(toy, toy_notebook(RIGHT))
+    assert (cell.earned, cell.points) == (3, 3)
+    assert verdict.incidents == []
+    assert cell.findings == ()
+
+
+def test_each_misconception_is_named_and_loses_points(toy, toy_notebook):
+    for entry in load_bank(toy).misconceptions:
+        _, cell = grade(toy, toy_notebook(entry.source))
+        assert cell.earned < cell.points, entry.name
+        assert [finding.name for finding in cell.findings] == [entry.name]
+
+
+def test_the_snapshot_is_taken_at_the_grade_cell(toy, toy_notebook):
+    later = "def square(x):\n    return x * x"
+    _, cell = grade(toy, toy_notebook("def square(x):\n    return 2 * x", later))
+    assert cell.earned < cell.points
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("while True: pass", "did not return within 1 seconds"),
+        ("import os; os._exit(0)", "process ended"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "process ended"),
+        ("return bytearray(10**12)", "raised MemoryError"),
+        ("return [f() for f in [lambda: square(x)]]", "raised RecursionError"),
+        ("raise SystemExit", "raised SystemExit"),
+    ],
+)
+def test_what_breaks_in_one_check_costs_that_check(toy, toy_notebook, body, message):
+    source = f"def square(x):\n    if x.numel() == 0:\n        {body}\n    return x * x"
+    _, cell = grade(toy, toy_notebook(source))
+    values, empty = cell.checks
+    assert values.outcome == "passed"
+    assert empty.outcome != "passed"
+    assert message in empty.message
+    assert cell.earned == 2
+
+
+def test_an_endless_cell_is_stopped_and_the_rest_still_runs(toy, toy_notebook):
+    notebook = toy_notebook(RIGHT)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell("while True: pass"))
+    verdict, cell = grade(toy, notebook)
+    assert cell.earned == 3
+    assert verdict.incidents == ["Cell 2: it was stopped after 2 seconds."]
+
+
+def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_notebook):
+    stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
+    verdict, cell = grade(toy, toy_notebook(RIGHT, stubborn, "print('never')"))
+    assert cell.earned == 3
+    assert len(verdict.incidents) == 1
+    assert "did not give way" in verdict.incidents[0]
+    assert verdict.outputs[4] == []
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
+def test_a_process_that_ends_early_is_reported(toy, toy_notebook, end):
+    verdict, cell = grade(toy, toy_notebook(f"import os\n{end}"))
+    assert cell.earned == 0
+    assert verdict.incidents == ["Cell 2: the process that ran the notebook ended here."]
+    assert all("not reached" in check.message for check in cell.checks)
+
+
+def test_no_process_of_a_submission_outlives_it(toy, toy_notebook, tmp_path):
+    mark = tmp_path / "alive"
+    source = (
+        "import os, time\n"
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        f"        time.sleep(1)\n        open({str(mark)!r}, 'w').close()\n        os._exit(0)\n"
+        "    os._exit(0)\n" + RIGHT
+    )
+    _, cell = grade(toy, toy_notebook(source))
+    assert cell.earned == 3
+    outputs_of("import time; time.sleep(1.5)")
+    assert not mark.exists()
+
+
+def test_the_reference_and_the_grader_cannot_be_imported():
+    verdict = outputs_of(
+        "import lossref", "import autograder", "import sys; 'autograder' in sys.modules"
+    )
+    assert verdict.outputs[0][0]["ename"] == "ModuleNotFoundError"
+    assert verdict.outputs[1][0]["ename"] == "ModuleNotFoundError"
+    assert verdict.outputs[2][0]["data"]["text/plain"] == "False"
+
+
+FORGERIES = {
+    "equal to everything": (
+        "class Equal(float):\n"
+        "    __eq__ = __ge__ = __le__ = lambda self, other: True\n"
+        "def square(x):\n    return Equal(1.0)"
+    ),
+    "tensor subclass": (
+        "class Yes(torch.Tensor):\n"
+        "    @classmethod\n"
+        "    def __torch_function__(cls, func, types, args=(), kwargs=None):\n"
+        "        return True\n"
+        "def square(x):\n    return x.clone().as_subclass(Yes)"
+    ),
+    "patched comparisons": (
+        "torch.isclose = torch.allclose = torch.equal = lambda *a, **k: torch.tensor(True)\n"
+        "torch.testing.assert_close = lambda *a, **k: None\n"
+        "def square(x):\n    return 2 * x"
+    ),
+    "number in the grade cell": (
+        "import sys\n"
+        "sys.displayhook = lambda value: print(3)\n"
+        "get_ipython().displayhook = lambda value=None: None\n"
+        "def square(x):\n    print(3.0)\n    return 2 * x"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", FORGERIES.values(), ids=FORGERIES.keys())
+def test_a_forged_result_earns_nothing_for_values(toy, toy_notebook, source):
+    _, cell = grade(toy, toy_notebook(source))
+    assert cell.checks[0].outcome != "passed"
+
+
+def test_a_message_never_repeats_what_the_student_saw(toy, toy_notebook):
+    source = "def square(x):\n    raise ValueError('secret ' + str(x.tolist()))"
+    _, cell = grade(toy, toy_notebook(source))
+    assert [check.message for check in cell.checks] == [
+        "`square` raised ValueError at line 2 of `square`."
+    ] * 2
+
+
+def test_an_invented_exception_cannot_carry_text_out(toy, toy_notebook):
+    source = "def square(x):\n    raise type('leak_' + str(len(x)), (Exception,), {})"
+    _, cell = grade(toy, toy_notebook(source))
+    assert "leak" not in cell.checks[0].message
+
+
+def test_a_function_that_is_not_written_is_said_to_be_so(toy, toy_notebook):
+    _, cell = grade(toy, toy_notebook("def square(x):\n    raise NotImplementedError"))
+    assert cell.checks[0].message == "`square` is not written yet."
+
+
+def test_a_missing_function_is_named(toy, toy_notebook):
+    _, cell = grade(toy, toy_notebook("x = 1"))
+    assert cell.checks[0].message == "The notebook does not define `square`."
+
+
+def test_the_outputs_are_those_that_jupyter_shows():
+    verdict = outputs_of(
+        "print('a'); print('b')\n1 + 1",
+        "import sys; print('late', file=sys.stderr)",
+        "1 / 0",
+        "import matplotlib.pyplot as plt\nplt.plot([0, 1]);",
+        "import asyncio\nawait asyncio.sleep(0)\n'done'",
+        "%%capture\nprint('hidden')",
+        "!echo from a subprocess",
+        "input()",
+    )
+    kinds = [[output["output_type"] for output in verdict.outputs[i]] for i in range(8)]
+    assert kinds == [
+        ["stream", "execute_result"],
+        ["stream"],
+        ["error"],
+        ["display_data"],
+        ["execute_result"],
+        [],
+        ["stream"],
+        ["error"],
+    ]
+    assert verdict.outputs[0][0]["text"] == "a\nb\n"
+    assert verdict.outputs[0][1]["data"]["text/plain"] == "2"
+    assert verdict.outputs[1][0]["name"] == "stderr"
+    assert verdict.outputs[2][0]["ename"] == "ZeroDivisionError"
+    assert "image/png" in verdict.outputs[3][0]["data"]
+    assert verdict.outputs[6][0]["text"].split() == ["from", "a", "subprocess"]
+
+
+def test_endless_output_is_cut():
+    verdict = outputs_of("for _ in range(10**6):\n    print('x' * 100)")
+    text = verdict.outputs[0][0]["text"]
+    assert len(text) <= 2 * 2**20
+    assert "not kept" in verdict.outputs[0][-1]["text"]
+
+
+def test_one_submission_leaves_nothing_for_the_next(toy, toy_notebook):
+    grade(toy, toy_notebook(RIGHT + "\nimport builtins\nbuiltins.leftover = 1"))
+    verdict = outputs_of("import builtins; hasattr(builtins, 'leftover') or 'square' in globals()")
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "False"
+
+
+def test_the_submission_folder_is_copied_and_never_changed(tmp_path):
+    (tmp_path / "data.txt").write_text("given")
+    cell = nbformat.v4.new_code_cell("open('data.txt').read(), open('data.txt', 'w').write('x')")
+    run = NotebookRun(nbformat.v4.new_notebook(cells=[cell]), None, folder=tmp_path)
+    try:
+        verdict = run.run_cells()
+    finally:
+        run.close()
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "('given', 1)"
+    assert (tmp_path / "data.txt").read_text() == "given"
+
+
+def test_the_warm_process_is_started_again_when_it_has_died(toy, toy_notebook):
+    from autograder.engine import warm_process
+
+    grade(toy, toy_notebook(RIGHT))
+    warm_process().process.kill()
+    warm_process().process.wait()
+    _, cell = grade(toy, toy_notebook(RIGHT))
+    assert cell.earned == 3
