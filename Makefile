@@ -15,6 +15,14 @@ torch := $(shell grep -E '^torch==' requirements.lock)
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
+book := _build/.made
+exercises := build/exercises.made
+sample := course/.made
+book_sources := _config.yml _toc.yml LICENSE $(shell find book lossref -type f -not -name '*.pyc') \
+	$(wildcard exercises/*/*)
+grading_sources := nbgrader_config.py $(shell find autograder lossref tests/hidden -type f -not -name '*.pyc')
+TEST_PROCESSES ?= 2
+
 .PHONY: help course test test-slow setup book exercises sample-class lint lock clean
 
 help: ## list the targets
@@ -39,6 +47,54 @@ $(setup): requirements.lock pyproject.toml .venv/.debian | .venv/bin/python
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+book: $(book) ## build the book into _build/html, if anything in it changed
+
+$(book): $(setup) $(book_sources)
+	@echo "== building the book (chapters are executed)"
+	$(bin)/jupyter-book build . -n -W --keep-going --quiet
+	touch $@
+
+exercises: $(exercises) ## generate the students' notebooks from solutions/, if a source changed
+
+$(exercises): $(setup) $(shell find solutions -type f 2>/dev/null)
+	@echo "== generating the exercises from solutions/"
+	$(bin)/autograder release
+	mkdir -p $(@D) && touch $@
+
+sample-class: $(sample) ## make a sample class and grade it into course/
+
+$(sample): $(setup) $(exercises) $(grading_sources)
+	@echo "== making a sample class of $(SAMPLE_SIZE) for each assignment, and grading it"
+	for assignment in $(ASSIGNMENTS); do \
+		$(bin)/autograder sample-class $$assignment --size $(SAMPLE_SIZE) --seed 0; \
+		$(bin)/autograder grade $$assignment; \
+		$(bin)/nbgrader generate_feedback $$assignment --log-level=ERROR; \
+		$(bin)/autograder report $$assignment; \
+	done
+	touch $@
+
+course: book exercises sample-class ## set up, build the book, generate the exercises, grade the sample class
+	@echo
+	@echo "book            $(CURDIR)/_build/html/index.html"
+	@for assignment in $(ASSIGNMENTS); do \
+		echo "exercise        $(CURDIR)/exercises/$$assignment/$$assignment.ipynb"; \
+		echo "grade table     $(CURDIR)/course/reports/$$assignment/grades.csv"; \
+		echo "class report    $(CURDIR)/course/reports/$$assignment/index.html"; \
+		echo "feedback        $(CURDIR)/course/feedback/"; \
+	done
+
+lint: $(setup) ## check format, style and types
+	$(bin)/ruff format --check --quiet .
+	$(bin)/ruff check --quiet .
+	$(bin)/mypy
+
+test: lint $(book) ## set up and run all tests but the slow sweeps
+	$(bin)/autograder release --check
+	$(bin)/pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal -m "not slow"
+
+test-slow: $(setup) ## run the wide sweeps
+	$(bin)/pytest -m slow
 
 lock: | .venv/bin/python ## remake requirements.lock from pyproject.toml
 	$(bin)/python -m pip install --quiet '$(torch)' pip-tools
