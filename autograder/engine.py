@@ -105,6 +105,8 @@ class NotebookRun:
                 continue
             outputs, reason = self.process.run_cell(cell.source)
             verdict.outputs[index] = outputs
+            if reason:
+                verdict.stopped[index] = reason
             if reason and reason != stopped:
                 verdict.incidents.append(f"Cell {index + 1}: {reason}.")
                 stopped = reason

@@ -78,6 +78,7 @@ def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_note
     assert len(verdict.incidents) == 1
     assert "did not give way" in verdict.incidents[0]
     assert verdict.outputs[4] == []
+    assert sorted(verdict.stopped) == [3, 4]
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
