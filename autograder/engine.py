@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,9 @@ from autograder.verdict import SubmissionVerdict
 
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
 
-_warm: list[WarmProcess] = []
+# covered in the student's file system should the course lie inside a folder that is shown there
+SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
+_warm: dict[bool, WarmProcess] = {}
 
 
 def grade_notebook(
@@ -32,6 +32,7 @@ def grade_notebook(
     limits: Limits | None = None,
     class_seed: str = "",
     folder: Path | None = None,
+    confined: bool = True,
 ) -> SubmissionVerdict:
     """Run a notebook and judge its grade cells; nothing that a student does raises.
 
@@ -47,13 +48,17 @@ def grade_notebook(
         The secret that the checks' random inputs come from.
     folder
         Files that the notebook finds in its working folder; copied, never changed.
+    confined
+        Whether the notebook's process is confined; if not, it can read and write what you can.
 
     Raises
     ------
     BrokenCheckError
         If a hidden check cannot be collected.
+    ConfinementUnavailableError
+        If `confined` and this machine cannot confine a process.
     """
-    run = NotebookRun(notebook, assignment, limits=limits, folder=folder)
+    run = NotebookRun(notebook, assignment, limits=limits, folder=folder, confined=confined)
     try:
         verdict = run.run_cells()
         if assignment is not None:
@@ -80,13 +85,14 @@ class NotebookRun:
         *,
         limits: Limits | None = None,
         folder: Path | None = None,
+        confined: bool = True,
     ) -> None:
         self.notebook = notebook
         self.assignment = assignment
-        self.folder = Path(tempfile.mkdtemp(prefix="submission-"))
-        if folder is not None:
-            shutil.copytree(folder, self.folder, dirs_exist_ok=True, symlinks=True)
-        self.process = StudentProcess(warm_process(), self.folder, limits or Limits())
+        limits = limits or Limits()
+        files, self.left_out = files_of(folder, limits)
+        root = assignment.root if assignment is not None else None
+        self.process = StudentProcess(warm_process(confined, root), files, limits)
 
     def judged_ids(self) -> list[str]:
         """Return the grade cells that have hidden checks, in the notebook's order."""
@@ -98,7 +104,7 @@ class NotebookRun:
 
     def run_cells(self) -> SubmissionVerdict:
         """Run every code cell in order; return the outputs and what had to be stopped."""
-        verdict = SubmissionVerdict()
+        verdict = SubmissionVerdict(incidents=list(self.left_out))
         stopped = ""
         for index, cell in enumerate(self.notebook.cells):
             if cell.cell_type != "code":
@@ -120,9 +126,26 @@ class NotebookRun:
         return lambda: self.process.caller_at(grade_id)
 
     def close(self) -> None:
-        """End the notebook's processes and remove its folder."""
+        """End the notebook's processes."""
         self.process.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def files_of(folder: Path | None, limits: Limits) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Read a submission's files; return them, and sentences about those that were left out."""
+    files: list[tuple[str, bytes]] = []
+    left_out: list[str] = []
+    room = limits.folder_size // 2
+    for path in sorted(folder.rglob("*")) if folder is not None else ():
+        name = str(path.relative_to(folder))  # type: ignore[arg-type]
+        if path.is_symlink():
+            left_out.append(f"The file {name} is a symbolic link and was left out.")
+        elif path.is_file() and path.stat().st_size > room:
+            left_out.append(f"The file {name} is too large and was left out.")
+        elif path.is_file():
+            content = path.read_bytes()
+            room -= len(content)
+            files.append((name, content))
+    return files, left_out
 
 
 def _grade_id(cell: NotebookNode) -> str:
@@ -133,14 +156,15 @@ def _grade_id(cell: NotebookNode) -> str:
     return ""
 
 
-def warm_process() -> WarmProcess:
+def warm_process(confined: bool = True, root: Path | None = None) -> WarmProcess:
     """Return this process's warm process, started when it is first needed or has died."""
-    if _warm and not _warm[0].alive():
-        _warm.pop().close()
-    if not _warm:
-        _warm.append(WarmProcess())
-        atexit.register(_warm[0].close)
-    return _warm[0]
+    if confined in _warm and not _warm[confined].alive():
+        _warm.pop(confined).close()
+    if confined not in _warm:
+        secret = [root / name for name in SECRET_FOLDERS] if root is not None else []
+        _warm[confined] = WarmProcess(confined=confined, secret=secret)
+        atexit.register(_warm[confined].close)
+    return _warm[confined]
 
 
 def read_notebook(path: Path) -> NotebookNode:

@@ -1,8 +1,8 @@
 """The trusted side's handle on the process that runs a student's notebook.
 
-A warm process with the libraries loaded forks one child for each submission. Confinement of that
-child belongs here, between the fork and the first cell (see `autograder/child/warm.py`,
-`fork_submission`); for now the child has resource limits and its own folder, nothing more.
+A warm process with the libraries loaded forks one confined child for each submission. What comes
+from that child is read as data, with a size limit and a deadline, and never believed: its process
+number comes from the kernel, with the first message.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import Any
 import nbformat
 import torch
 
+from autograder import confinement
 from autograder.checking.failure import (
     CheckFailedError,
     StudentStoppedError,
@@ -32,11 +34,12 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import Caller, Reply
 from autograder.child import protocol
-from autograder.child.process_tree import parent_of
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
 CELL_MESSAGE_BYTES = 32 * 2**20
+CREDENTIALS = struct.Struct("3i")
+FIRST_UID = 200_000
 CHILD_FOLDER = Path(__file__).parent / "child"
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -51,53 +54,114 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use; times in seconds, memory and file size in bytes."""
+    """What a submission may use; times in seconds, memory and file sizes in bytes."""
 
     cell_seconds: float = 30.0
     call_seconds: float = 10.0
     total_seconds: float = 300.0
     memory: int = 4 * 2**30
+    folder_size: int = 256 * 2**20
     file_size: int = 100 * 2**20
     open_files: int = 256
+    processes: int = 64
+
+    def of_resources(self) -> list[int]:
+        """Return the limits that the kernel keeps, in the child's order."""
+        seconds = int(self.total_seconds) + 1
+        return [self.memory, seconds, self.file_size, self.open_files, self.processes]
 
 
-class ProcessEndedError(RuntimeError):
-    """The student's process has ended, or does not keep to the protocol."""
+class SubmissionStartError(RuntimeError):
+    """The process of a submission could not be started: the machine's fault, not the student's."""
+
+
+class Peer:
+    """A process of the student's side: a connection, and the number that the kernel gave it."""
+
+    def __init__(self) -> None:
+        self.connection, self.inherited = socket.socketpair()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.pidfd = -1
+
+    def greet(self, deadline: float) -> Any:
+        """Receive the first message, and with it the process number that the kernel vouches for."""
+        self.inherited.close()
+        self.connection.settimeout(max(deadline - time.monotonic(), 0.01))
+        space = socket.CMSG_SPACE(CREDENTIALS.size)
+        _, ancillary, _, _ = self.connection.recvmsg(protocol.HEADER.size, space, socket.MSG_PEEK)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                pid = CREDENTIALS.unpack(data[: CREDENTIALS.size])[0]
+                with contextlib.suppress(OSError):
+                    self.pidfd = os.pidfd_open(pid)
+        return protocol.receive(self.connection, deadline=deadline)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it is still there."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Close the connection, which ends a process that waits for a request."""
+        self.inherited.close()
+        self.connection.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 class WarmProcess:
     """A process that forks a child for one submission at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, confined: bool, secret: Sequence[Path] = ()) -> None:
+        if confined:
+            confinement.require_confinement()
         trusted, inherited = socket.socketpair()
+        self.confined = confined
         self.home = tempfile.mkdtemp(prefix="autograder-")
+        runner, command, home = str(CHILD_FOLDER), [], self.home
+        if confined:
+            command = confinement.sandbox_command(secret)
+            runner, home = confinement.RUNNER_FOLDER, "/tmp"
+        environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
+        for name, value in environment.items() if confined else ():
+            command += ["--setenv", name, value]
         self.process = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD_FOLDER), str(inherited.fileno())],
+            [*command, sys.executable, "-I", runner, str(inherited.fileno())],
             pass_fds=[inherited.fileno()],
             stdin=subprocess.DEVNULL,
             cwd="/",
-            env={**ENVIRONMENT, "HOME": self.home, "MPLCONFIGDIR": self.home},
+            env={**environment, "PATH": os.environ.get("PATH", environment["PATH"])},
         )
         inherited.close()
         self.connection = trusted
         self._receive("ready")
 
-    def _receive(self, expected: str) -> list[Any]:
-        deadline = time.monotonic() + START_SECONDS
-        reply: list[Any] = protocol.receive(self.connection, deadline=deadline)
+    def _receive(self, expected: str) -> None:
+        reply = protocol.receive(self.connection, deadline=time.monotonic() + START_SECONDS)
         if reply[0] != expected:
-            raise ProcessEndedError(
+            raise SubmissionStartError(
                 f"the warm process answered {reply[0]!r}, expected {expected!r}"
             )
-        return reply
 
-    def start(self, folder: Path, limits: Limits) -> tuple[int, socket.socket]:
-        """Fork the child of one submission; return its number and the connection to it."""
-        trusted, child = socket.socketpair()
-        resources = [limits.memory, int(limits.total_seconds), limits.file_size, limits.open_files]
-        protocol.send(self.connection, ["start", str(folder), resources], [child.fileno()])
-        child.close()
-        return self._receive("started")[1], trusted
+    def start(self, files: Sequence[tuple[str, bytes]], limits: Limits) -> Peer:
+        """Fork the child of one submission, which finds `files` in its working folder."""
+        peer = Peer()
+        setting = [
+            list(files),
+            "/tmp/submission" if self.confined else tempfile.mkdtemp(dir=self.home),
+            limits.folder_size,
+            limits.of_resources(),
+            self.confined,
+            FIRST_UID + os.getpid() % 2**16 if self.confined and os.getuid() == 0 else 0,
+            confinement.forbidden_calls_program() if self.confined else b"",
+        ]
+        protocol.send(self.connection, ["start", *setting], [peer.inherited.fileno()])
+        reply = peer.greet(time.monotonic() + START_SECONDS)
+        if reply != ["ready"]:
+            raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
+        return peer
 
     def end_submission(self) -> None:
         """Kill the whole process tree of the submission."""
@@ -123,12 +187,14 @@ class WarmProcess:
 class StudentProcess:
     """One submission's process: runs its cells and keeps snapshots at grade cells."""
 
-    def __init__(self, warm: WarmProcess, folder: Path, limits: Limits) -> None:
+    def __init__(
+        self, warm: WarmProcess, files: Sequence[tuple[str, bytes]], limits: Limits
+    ) -> None:
         self.warm = warm
         self.limits = limits
         self.deadline = time.monotonic() + limits.total_seconds
-        self.pid, self.connection = warm.start(folder, limits)
-        self.snapshots: dict[str, Snapshot] = {}
+        self.peer = warm.start(files, limits)
+        self.snapshots: dict[str, Peer] = {}
         self.ended = ""
 
     def run_cell(self, source: str) -> tuple[list[Any], str]:
@@ -137,7 +203,8 @@ class StudentProcess:
             return [], self.ended
         seconds = min(self.limits.cell_seconds, self.deadline - time.monotonic())
         try:
-            protocol.send(self.connection, ["run", source])
+            self.peer.connection.settimeout(INTERRUPT_SECONDS)
+            protocol.send(self.peer.connection, ["run", source])
             return self._outputs(time.monotonic() + seconds), ""
         except TimeoutError:
             return self._interrupt(f"it was stopped after {self.limits.cell_seconds:g} seconds")
@@ -148,71 +215,53 @@ class StudentProcess:
         return [], self.ended
 
     def _outputs(self, deadline: float) -> list[Any]:
-        reply = protocol.receive(self.connection, deadline=deadline, limit=CELL_MESSAGE_BYTES)
+        reply = protocol.receive(self.peer.connection, deadline=deadline, limit=CELL_MESSAGE_BYTES)
         if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], str)):
             raise protocol.ProtocolError("expected a cell's outputs")
         return readable_outputs(reply[1])
 
     def _interrupt(self, reason: str) -> tuple[list[Any], str]:
         """Interrupt a cell as Jupyter does; end the process if that does not help."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGINT)
+        self.peer.signal(signal.SIGINT)
         try:
             return self._outputs(time.monotonic() + INTERRUPT_SECONDS), reason
         except (OSError, EOFError, protocol.ProtocolError):
             self.ended = f"{reason} and did not give way, so the cells after it were not run"
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self.peer.signal(signal.SIGKILL)
             return [], self.ended
 
     def take_snapshot(self, grade_id: str) -> None:
         """Fork a snapshot of the notebook's state that can be called later."""
         if self.ended:
             return
-        trusted, child = socket.socketpair()
+        peer = Peer()
         try:
-            protocol.send(self.connection, ["snapshot"], [child.fileno()])
-            protocol.receive(self.connection, deadline=time.monotonic() + INTERRUPT_SECONDS)
-            self.snapshots[grade_id] = Snapshot(trusted, self)
+            protocol.send(self.peer.connection, ["snapshot"], [peer.inherited.fileno()])
+            peer.greet(time.monotonic() + INTERRUPT_SECONDS)
+            self.snapshots[grade_id] = peer
         except (OSError, EOFError, protocol.ProtocolError):
+            peer.close()
             self.ended = "the process that ran the notebook ended here"
-        finally:
-            child.close()
 
     def caller_at(self, grade_id: str) -> Caller:
         """Return a caller of the functions as they were at a grade cell."""
         if grade_id not in self.snapshots:
             return UnreachableCaller(f"This cell was not reached: {self.ended}.")
-        return self.snapshots[grade_id].caller()
+        peer = Peer()
+        try:
+            connection = self.snapshots[grade_id].connection
+            protocol.send(connection, ["serve"], [peer.inherited.fileno()])
+            peer.greet(time.monotonic() + INTERRUPT_SECONDS)
+        except (OSError, EOFError, protocol.ProtocolError):
+            peer.close()
+            return UnreachableCaller("The process that held the notebook has ended.")
+        return SnapshotCaller(peer, self)
 
     def close(self) -> None:
         """End every process of the submission."""
-        for snapshot in self.snapshots.values():
-            snapshot.connection.close()
-        self.connection.close()
+        for peer in (self.peer, *self.snapshots.values()):
+            peer.close()
         self.warm.end_submission()
-
-
-@dataclass
-class Snapshot:
-    """The notebook's state at one grade cell."""
-
-    connection: socket.socket
-    process: StudentProcess
-
-    def caller(self) -> Caller:
-        """Fork a server for one check's calls."""
-        trusted, child = socket.socketpair()
-        try:
-            protocol.send(self.connection, ["serve"], [child.fileno()])
-            deadline = time.monotonic() + INTERRUPT_SECONDS
-            reply = protocol.receive(self.connection, deadline=deadline)
-        except (OSError, EOFError, protocol.ProtocolError):
-            return UnreachableCaller("The process that held the notebook has ended.")
-        finally:
-            child.close()
-        pid = reply[1] if isinstance(reply, list) and len(reply) == 2 else 0
-        return SnapshotCaller(trusted, self.process, pid if isinstance(pid, int) else 0)
 
 
 @dataclass(frozen=True)
@@ -236,10 +285,9 @@ class UnreachableCaller:
 class SnapshotCaller:
     """Calls the functions of one snapshot, for one check."""
 
-    def __init__(self, connection: socket.socket, process: StudentProcess, pid: int) -> None:
-        self.connection = connection
+    def __init__(self, peer: Peer, process: StudentProcess) -> None:
+        self.peer = peer
         self.process = process
-        self.pid = pid
         self.stopped = ""
 
     def __call__(
@@ -253,17 +301,18 @@ class SnapshotCaller:
         """Call a function; raise `CheckFailedError` with words for the student if that fails."""
         if self.stopped:
             raise StudentStoppedError(self.stopped)
-        limits = self.process.limits
-        deadline = min(time.monotonic() + limits.call_seconds, self.process.deadline)
+        seconds = min(self.process.limits.call_seconds, self.process.deadline - time.monotonic())
+        if seconds <= 0:
+            raise self._stop("The submission has used up its time.")
+        deadline = time.monotonic() + seconds
+        connection = self.peer.connection
         try:
-            self.connection.settimeout(limits.call_seconds)
-            protocol.send(
-                self.connection, [function, list(arguments), list(gradient_of), cotangent]
-            )
-            reply = protocol.receive(self.connection, deadline=deadline)
+            connection.settimeout(seconds)
+            protocol.send(connection, [function, list(arguments), list(gradient_of), cotangent])
+            reply = protocol.receive(connection, deadline=deadline)
         except TimeoutError as error:
             raise self._stop(
-                f"`{function}` did not return within {limits.call_seconds:g} seconds."
+                f"`{function}` did not return within {seconds:.3g} seconds."
             ) from error
         except (OSError, EOFError) as error:
             raise self._stop(f"The process ended while `{function}` ran.") from error
@@ -273,24 +322,13 @@ class SnapshotCaller:
 
     def _stop(self, sentence: str) -> StudentStoppedError:
         self.stopped = sentence
+        self.peer.signal(signal.SIGKILL)
         self.close()
         return StudentStoppedError(sentence)
 
     def close(self) -> None:
-        """Close the connection, which ends the server; kill it if it is still busy."""
-        self.connection.close()
-        if self.stopped and self._is_ours(self.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, signal.SIGKILL)
-
-    def _is_ours(self, pid: int) -> bool:
-        """Tell whether a process that the student's side named is below the warm process."""
-        warm = self.process.warm.process.pid
-        while pid > 1:
-            pid = parent_of(pid)
-            if pid == warm:
-                return True
-        return False
+        """Close the connection, which ends the server."""
+        self.peer.close()
 
 
 def readable_outputs(text: str) -> list[Any]:

@@ -55,7 +55,8 @@ class Check:
         )
 
 
-@dataclass
+# pytest keeps its plugins in sets, which needs identity in place of equality
+@dataclass(eq=False)
 class CellJudge:
     """Collects the outcomes of one grade cell's checks; a pytest plugin."""
 

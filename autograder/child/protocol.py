@@ -78,6 +78,8 @@ def _write(value: Any, parts: list[bytes], depth: int) -> None:
         parts.append(b"f" + struct.pack("!d", value))
     elif isinstance(value, str):
         _write_text(b"s", value, parts)
+    elif isinstance(value, bytes):
+        parts.append(b"y" + struct.pack("!Q", len(value)) + value)
     elif isinstance(value, torch.Tensor) and _sendable(value):
         _write_tensor(value, parts)
     elif isinstance(value, np.ndarray) and value.dtype.name in ARRAY_DTYPES:
@@ -152,6 +154,8 @@ class _Reader:
             return self.unpack("!d")[0]
         if tag == b"s":
             return self.text()
+        if tag == b"y":
+            return self.take(self.unpack("!Q")[0])
         if tag == b"t":
             return self.tensor()
         if tag == b"a":

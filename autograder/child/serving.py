@@ -25,7 +25,6 @@ def serve_notebook(connection: socket.socket, shell: NotebookShell) -> NoReturn:
                     connection.close()
                     serve_snapshot(socket.socket(fileno=descriptors[0]), shell.user_ns)
                 os.close(descriptors[0])
-                protocol.send(connection, ["forked"])
     except (EOFError, OSError):
         os._exit(0)
 
@@ -46,15 +45,14 @@ def serve_snapshot(requests: socket.socket, namespace: dict[str, Any]) -> NoRetu
     """Fork a server for each check, so that what one check's calls break is lost to that check."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
+        protocol.send(requests, ["ready"])
         while True:
             _, descriptors = protocol.receive_with_descriptors(requests, 1)
-            pid = os.fork()
-            if pid == 0:
+            if os.fork() == 0:
                 requests.close()
                 _discard_output()
                 serve_calls(socket.socket(fileno=descriptors[0]), namespace)
             os.close(descriptors[0])
-            protocol.send(requests, ["forked", pid])
     except (EOFError, OSError):
         os._exit(0)
 
@@ -62,6 +60,7 @@ def serve_snapshot(requests: socket.socket, namespace: dict[str, Any]) -> NoRetu
 def serve_calls(connection: socket.socket, namespace: dict[str, Any]) -> NoReturn:
     """Answer the calls of one check."""
     try:
+        protocol.send(connection, ["ready"])
         while True:
             protocol.send(connection, _answer(protocol.receive(connection), namespace))
     except (EOFError, OSError):

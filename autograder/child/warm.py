@@ -8,20 +8,37 @@ import gc
 import importlib.abc
 import importlib.machinery
 import os
-import resource
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from . import protocol, serving
+from . import confinement, protocol, serving
 from .process_tree import end_descendants
 from .shell import NotebookShell, make_shell, run_cell
 
 PR_SET_CHILD_SUBREAPER = 36
 WITHHELD = ("lossref", "autograder", "tests")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one submission gets: its files, its limits, and how it is confined.
+
+    `uid` is the user it becomes where the warm process is root, else 0; `limits` are those of
+    `confinement.limit_resources`.
+    """
+
+    files: Sequence[tuple[str, bytes]]
+    folder: str
+    folder_size: int
+    limits: Sequence[int]
+    confined: bool
+    uid: int
+    forbidden_calls: bytes
 
 
 class WithheldModules(importlib.abc.MetaPathFinder):
@@ -52,9 +69,8 @@ def main(descriptor: int) -> None:
             end_descendants()
             os._exit(0)
         if request[0] == "start":
-            pid = fork_submission(trusted, descriptors[0], shell, request[1], request[2])
+            fork_submission(trusted, descriptors[0], shell, Setting(*request[1:]))
             os.close(descriptors[0])
-            protocol.send(trusted, ["started", pid])
         elif request[0] == "end":
             protocol.send(trusted, ["ended", end_descendants()])
 
@@ -95,32 +111,60 @@ def _become_reaper() -> None:
 
 
 def fork_submission(
-    trusted: socket.socket, descriptor: int, shell: NotebookShell, folder: str, limits: list[Any]
-) -> int:
-    """Fork the process of one submission and return its number."""
-    pid = os.fork()
-    if pid == 0:
+    trusted: socket.socket, descriptor: int, shell: NotebookShell, setting: Setting
+) -> None:
+    """Fork the process of one submission; it says on its own connection that it is ready."""
+    if os.fork() == 0:
         trusted.close()
-        _run_submission(descriptor, shell, folder, limits)
-    return pid
+        connection = socket.socket(fileno=descriptor)
+        try:
+            _confine(setting)
+            _unpack(setting)
+        except OSError as error:
+            protocol.send(connection, ["failed", str(error)])
+            os._exit(1)
+        protocol.send(connection, ["ready"])
+        serving.serve_notebook(connection, shell)
 
 
-def _run_submission(
-    descriptor: int, shell: NotebookShell, folder: str, limits: list[Any]
-) -> NoReturn:
+def _confine(setting: Setting) -> None:
+    """Give up what a submission may not have; only the process that returns goes on."""
     os.setsid()
+    if setting.confined:
+        confinement.enter_namespaces(own_user=not setting.uid)
+        if os.fork() != 0:
+            _wait_for_all()
+        confinement.end_with_parent()
+        # the first process of a namespace is deaf to its own signals, so the notebook is the second
+        if os.fork() != 0:
+            _wait_for_all()
+        confinement.mount_private_folders(setting.folder_size)
+        if setting.uid:
+            confinement.become_user(setting.uid)
+        confinement.drop_capabilities()
+    confinement.limit_resources(setting.limits)
+    confinement.forbid_new_privileges()
+    if setting.confined:
+        confinement.filter_system_calls(setting.forbidden_calls)
+
+
+def _wait_for_all() -> NoReturn:
+    """Stay until the last process below ends; hold nothing open meanwhile."""
+    os.closerange(3, 4096)
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            os._exit(0)
+
+
+def _unpack(setting: Setting) -> None:
+    """Write the submission's files into its own folder and go there."""
+    folder = Path(setting.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in setting.files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     os.chdir(folder)
-    os.environ.update(HOME=folder, TMPDIR=folder)
-    _limit_resources(*limits)
-    serving.serve_notebook(socket.socket(fileno=descriptor), shell)
-
-
-def _limit_resources(memory: int, cpu_seconds: int, file_size: int, open_files: int) -> None:
-    for kind, limit in (
-        (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_FSIZE, file_size),
-        (resource.RLIMIT_NOFILE, open_files),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (limit, limit))
+    os.environ.update(HOME=setting.folder, TMPDIR=setting.folder)

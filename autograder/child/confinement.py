@@ -1,0 +1,112 @@
+"""What the student's process gives up before the first line of the student's code runs.
+
+The warm process already lives in a file system without the grader (see
+`autograder/confinement.py`). Each submission then gets namespaces, a temporary folder and, where
+the warm process is root, a user of its own; limits; and a system-call filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_MODE_FILTER = 2
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter_namespaces(*, own_user: bool) -> None:
+    """Leave the warm process's namespaces; the next process forked is the first of its own."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS
+    _require(libc.unshare(flags | (CLONE_NEWUSER if own_user else 0)), "unshare")
+    if own_user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    _require(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+
+
+def mount_private_folders(size: int) -> None:
+    """Cover the writable folders with empty ones of limited size, and show only own processes."""
+    options = f"size={size},nr_inodes=10000,mode=1777".encode()
+    for target in (b"/tmp", b"/dev/shm"):
+        _require(
+            libc.mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mount tmpfs"
+        )
+    # an ordinary user may not; then /proc shows the warm process too, which nothing here can open
+    libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+
+
+def become_user(uid: int) -> None:
+    """Become a user that owns nothing; only root can."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def limit_resources(limits: Sequence[int]) -> None:
+    """Set the hard limits of memory, CPU time, file size, open files and processes."""
+    kinds = (
+        resource.RLIMIT_DATA,
+        resource.RLIMIT_CPU,
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NOFILE,
+        resource.RLIMIT_NPROC,
+    )
+    for kind, limit in zip(kinds, limits, strict=True):
+        resource.setrlimit(kind, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    _require(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities, those inside the process's own user namespace too."""
+    header = struct.pack("Ii", LINUX_CAPABILITY_VERSION_3, 0)
+    _require(libc.capset(header, bytes(24)), "capset")
+    _require(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
+
+
+def forbid_new_privileges() -> None:
+    """Let no program that this process starts gain privileges."""
+    _require(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def filter_system_calls(program: bytes) -> None:
+    """Load a system-call filter that the trusted side compiled."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    _require(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0), "prctl(PR_SET_SECCOMP)")
+
+
+def _require(status: Any, what: str) -> None:
+    if status != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,201 @@
+"""Where the warm process may live and what a submission may not call.
+
+bubblewrap builds the file system in which the warm process and all its children live;
+libseccomp compiles the system-call filter that each child loads before the student's code runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+RUNNER_FOLDER = "/runner"
+SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
+SYSTEM_FILES = (
+    "/etc/alternatives",
+    "/etc/fonts",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+)
+WITHHELD_PACKAGES = ("lossref", "autograder")
+
+FORBIDDEN_CALLS = (
+    "acct",
+    "add_key",
+    "bpf",
+    "chroot",
+    "delete_module",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "mknod",
+    "mknodat",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "name_to_handle_at",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pidfd_getfd",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "quotactl",
+    "reboot",
+    "request_key",
+    "setdomainname",
+    "sethostname",
+    "setns",
+    "swapoff",
+    "swapon",
+    "syslog",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+    "vhangup",
+)
+NEW_NAMESPACE_FLAGS = 0x7E020080
+AF_UNIX = 1
+TIOCSTI = 0x5412
+
+
+class ConfinementUnavailableError(RuntimeError):
+    """A student's process cannot be confined on this machine."""
+
+
+def require_confinement() -> None:
+    """Raise `ConfinementUnavailableError`, saying what to do, unless processes can be confined."""
+    reason = missing_confinement()
+    if reason:
+        raise ConfinementUnavailableError(
+            f"submissions cannot be confined here: {reason}. Mend that, or grade inside a "
+            "container or virtual machine that holds nothing secret, or, for notebooks that you "
+            "trust, use --unconfined"
+        )
+
+
+@functools.cache
+def missing_confinement() -> str:
+    """Return what is missing for confinement, or an empty string."""
+    if not sys.platform.startswith("linux"):
+        return f"it needs Linux, and this is {sys.platform}"
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed (Debian: apt-get install bubblewrap)"
+    try:
+        forbidden_calls_program()
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"libseccomp is not to be had ({error}) (Debian: apt-get install libseccomp2)"
+    trial = subprocess.run(
+        [*sandbox_command(()), sys.executable, "-I", "-c", "pass"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if trial.returncode != 0:
+        return f"bubblewrap cannot make a sandbox ({trial.stderr.strip()})"
+    return ""
+
+
+def sandbox_command(secret: Iterable[Path]) -> list[str]:
+    """Return the bubblewrap command that shows the interpreter and its libraries, read-only.
+
+    `secret` folders are covered even where they lie inside one that is shown.
+    """
+    command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--unshare-ipc"]
+    command += ["--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    if os.getuid() != 0:
+        command += ["--unshare-user"]
+    shown = [*SYSTEM_FOLDERS, *SYSTEM_FILES, *interpreter_folders()]
+    for parent in _ancestors((*SYSTEM_FILES, *interpreter_folders())):
+        command += ["--perms", "0755", "--dir", parent]
+    for path in shown:
+        if Path(path).is_symlink() and path in SYSTEM_FOLDERS:
+            command += ["--symlink", str(Path(path).readlink()), path]
+        else:
+            command += ["--ro-bind-try", path, path]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]
+    covered = [folder for folder in (*secret, *_installed_grader()) if _is_shown(folder, shown)]
+    for folder in covered:
+        command += ["--tmpfs", str(folder)]
+    runner = Path(__file__).parent / "child"
+    command += ["--ro-bind", str(runner), RUNNER_FOLDER, "--chdir", "/tmp"]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def interpreter_folders() -> list[str]:
+    """Return the folders that hold the interpreter and the packages it imports."""
+    folders = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib")}
+    folders.add(str(Path(sys.executable).resolve().parent.parent))
+    return sorted(folder for folder in folders if folder not in ("/", "/usr"))
+
+
+def _ancestors(folders: Iterable[str]) -> list[str]:
+    """Return the folders above, outermost first; they are empty but for what is shown in them."""
+    above = {parent for folder in folders for parent in Path(folder).parents}
+    shown = {Path(path) for path in SYSTEM_FOLDERS}
+    return sorted(
+        str(folder)
+        for folder in above
+        if folder != Path("/") and not any(folder.is_relative_to(path) for path in shown)
+    )
+
+
+def _installed_grader() -> list[Path]:
+    """Return where the withheld packages would lie if they were installed among the libraries."""
+    library = Path(sysconfig.get_path("purelib"))
+    return [path for name in WITHHELD_PACKAGES if (path := library / name).is_dir()]
+
+
+def _is_shown(folder: Path, shown: Iterable[str]) -> bool:
+    return folder.is_dir() and any(folder.is_relative_to(path) for path in shown)
+
+
+@functools.cache
+def forbidden_calls_program() -> bytes:
+    """Return the compiled filter: forbidden calls fail, all others go on."""
+    import pyseccomp
+
+    allow = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    refuse = pyseccomp.ERRNO(errno.EPERM)
+    for name in FORBIDDEN_CALLS:
+        allow.add_rule(refuse, name)
+    # glibc falls back to clone, whose flags the filter can read, when clone3 is not there
+    allow.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+    for bit in range(32):
+        flag = 1 << bit
+        if flag & NEW_NAMESPACE_FLAGS:
+            allow.add_rule(refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
+    allow.add_rule(
+        pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.NE, AF_UNIX)
+    )
+    allow.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, TIOCSTI))
+    with tempfile.TemporaryFile() as file:
+        allow.export_bpf(file)
+        file.seek(0)
+        return file.read()
