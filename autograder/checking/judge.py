@@ -211,10 +211,13 @@ def _run_pytest(assignment: Assignment, path: Path, judge: CellJudge) -> None:
 def _drop_stale_modules(path: Path) -> None:
     """Forget check files of another course, or of before an edit, that go by the same name."""
     files = {path, *(folder / "conftest.py" for folder in path.parents)}
-    names = {file.name for file in files}
+    names = (f"/{path.name}", "/conftest.py")
     for module_name, module in list(sys.modules.items()):
-        file = Path(getattr(module, "__file__", None) or "")
-        if file.name in names and (file not in files or _read_at.get(file) != _modified(file)):
+        name = getattr(module, "__file__", None) or ""
+        if not name.endswith(names):
+            continue
+        file = Path(name)
+        if file not in files or _read_at.get(file) != _modified(file):
             del sys.modules[module_name]
     _read_at.update({file: _modified(file) for file in files})
 
