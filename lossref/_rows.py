@@ -1,0 +1,401 @@
+"""Kernels over rows of logits: softmax, log-sum-exp and cross-entropy, with their gradients.
+
+Every kernel takes rows `(N, K)`, computes one format up, and leaves the one rounding to its
+caller or, for gradients, makes it by chunks of rows that stay in the cache. In float64, where no
+wider format exists, the rounding of `x - max` is recovered and sums are compensated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossref._arrays import TypedFunction, wide_dtype, widen
+
+# A chunk of 2^17 doubles is 1 MiB and stays in the second-level cache; a GPU wants fewer launches.
+CHUNK_ELEMENTS = {"cpu": 2**17}
+CHUNK_ELEMENTS_ELSEWHERE = 2**25
+
+
+def by_rows(kernel: Callable[..., Tensor], rows: Tensor, *others: Tensor) -> Tensor:
+    """Apply a kernel to chunks of rows, and join what it returns."""
+    budget = CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS_ELSEWHERE)
+    step = max(1, budget // max(1, rows.shape[-1]))
+    count = rows.shape[0]
+    if count <= step:
+        return kernel(rows, *others)
+    first = kernel(rows[:step], *(other[:step] for other in others))
+    result = first.new_empty((count, *first.shape[1:]))
+    result[:step] = first
+    for start in range(step, count, step):
+        stop = start + step
+        result[start:stop] = kernel(rows[start:stop], *(other[start:stop] for other in others))
+    return result
+
+
+class RowFunction(TypedFunction):
+    """An autograd function whose tensors all hold one entry per row, so vmap just adds rows."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        """Fold the mapped axis into the rows."""
+        size = info.batch_size
+
+        def fold(arg: Any, dim: int | None) -> Any:
+            if not isinstance(arg, Tensor):
+                return arg
+            batched = arg.expand(size, *arg.shape) if dim is None else arg.movedim(dim, 0)
+            return batched.flatten(0, 1)
+
+        folded = (fold(arg, dim) for arg, dim in zip(args, in_dims, strict=True))
+        result: Tensor = cls.apply(*folded)
+        return result.unflatten(0, (size, -1)), 0
+
+
+def exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's maximum m and e^(x - m), one format up.
+
+    Infinite logits that tie for the maximum share the probability. A row of -inf alone has no
+    distribution and becomes NaN.
+    """
+    top = widen(x.amax(-1, keepdim=True))
+    largest = torch.finfo(top.dtype).max
+    # inf - inf is NaN; the largest finite number in its place leaves 0 there.
+    clamped = x.to(top.dtype, copy=True).clamp_(max=largest)
+    shift = top.clamp(max=largest)
+    if x.dtype != torch.float64:
+        return top, clamped.sub_(shift).exp_()
+    difference = clamped - shift
+    # TwoDiff: for x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
+    virtual = difference - clamped
+    lost = (clamped - (difference - virtual)) - (shift + virtual)
+    result = difference.exp()
+    return top, result.addcmul_(result, lost.nan_to_num_(0.0, 0.0, 0.0))
+
+
+def row_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of each row, compensated where the logits had the widest format already."""
+    if dtype != torch.float64:
+        return x.sum(-1, keepdim=True)
+    low = torch.zeros_like(x)
+    while x.shape[-1] > 1:
+        if x.shape[-1] % 2:
+            x = torch.nn.functional.pad(x, (0, 1))
+            low = torch.nn.functional.pad(low, (0, 1))
+        left, right = x.chunk(2, -1)
+        low_left, low_right = low.chunk(2, -1)
+        x = left + right
+        # TwoSum; an infinite sum has no rounding to recover.
+        virtual = x - left
+        lost = (left - (x - virtual)) + (right - virtual)
+        low = low_left + low_right + lost.nan_to_num(0.0, 0.0, 0.0)
+    return x + low
+
+
+def sum_of_others(x: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
+    """For each entry the sum of all others in its row, without cancellation.
+
+    Where an entry dominates its row, `total - entry` cancels, so that one is summed anew.
+    """
+    largest = x.abs().argmax(-1, keepdim=True)
+    others = row_sum(x.scatter(-1, largest, 0.0), dtype)
+    return (total - x).scatter_(-1, largest, others)
+
+
+def log_excess(x: Tensor, e: Tensor) -> Tensor:
+    """log-sum-exp minus the maximum: log1p of all exponentials but the largest."""
+    largest = x.argmax(-1, keepdim=True)
+    others = e.scatter(-1, largest, 0.0)
+    # A row that is NaN throughout must stay so, also when it has one entry.
+    return row_sum(others, x.dtype).log1p() + e.gather(-1, largest).sub(1.0)
+
+
+def gaps(x: Tensor, top: Tensor) -> Tensor:
+    """How far each logit is below the row's maximum, one format up; 0 at ties, even infinite."""
+    return torch.where(x == top, torch.where(top == -torch.inf, torch.nan, 0.0), top - x)
+
+
+def softmax_kernel(x: Tensor) -> Tensor:
+    """Probabilities, one format up."""
+    _, e = exponentials(x)
+    return e / row_sum(e, x.dtype)
+
+
+def logsumexp_kernel(x: Tensor) -> Tensor:
+    """Log-sum-exp, one format up."""
+    top, e = exponentials(x)
+    value = top + log_excess(x, e)
+    return torch.where(top == -torch.inf, top, value).squeeze(-1)
+
+
+def log_softmax_kernel(x: Tensor) -> Tensor:
+    """Logarithms of the probabilities, one format up: two terms of one sign, so none cancels."""
+    top, e = exponentials(x)
+    return -(gaps(x, top) + log_excess(x, e))
+
+
+def centred_kernel(x: Tensor, c: Tensor) -> Tensor:
+    """The vector c less its sum times the probabilities, rounded to the dtype of x.
+
+    Written as c_j P - p_j C with P and C the sums over all others: `1 - p` would cancel.
+    """
+    _, e = exponentials(x)
+    z = row_sum(e, x.dtype)
+    c_others = sum_of_others(c, row_sum(c, x.dtype), x.dtype)
+    return ((c * sum_of_others(e, z, x.dtype) - e * c_others) / z).to(x.dtype)
+
+
+class Softmax(RowFunction):
+    """Rows of logits to probabilities one format up."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return by_rows(softmax_kernel, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return softmax_pullback(Softmax.apply(x), g).to(x.dtype)
+
+
+def softmax_pullback(p: Tensor, g: Tensor) -> Tensor:
+    """Multiply by the Jacobian of the softmax, which is symmetric.
+
+    Measured from the gradient at the likeliest class, so that a certain row does not cancel.
+    """
+    h = g - g.gather(-1, p.argmax(-1, keepdim=True))
+    return p * (h - (p * h).sum(-1, keepdim=True))
+
+
+class LogSumExp(RowFunction):
+    """Rows of logits to their log-sum-exp one format up."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return by_rows(logsumexp_kernel, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        p: Tensor = Softmax.apply(x)
+        return (g.unsqueeze(-1) * p).to(x.dtype)
+
+
+class LogSoftmax(RowFunction):
+    """Rows of logits to log-probabilities one format up."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return by_rows(log_softmax_kernel, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        result: Tensor = Centred.apply(x, g)
+        return result
+
+
+class Centred(RowFunction):
+    """The gradient of the log-softmax, as a function that has a gradient itself."""
+
+    @staticmethod
+    def forward(x: Tensor, c: Tensor) -> Tensor:
+        return by_rows(centred_kernel, x, c)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+        x, c = ctx.saved_tensors
+        p, h = Softmax.apply(x), widen(h)
+        to_x = -c.sum(-1, keepdim=True) * softmax_pullback(p, h)
+        return to_x.to(x.dtype), h - (p * h).sum(-1, keepdim=True)
+
+
+def index_kernel(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+    """Cross-entropy with class indices: (m - x_y) + log1p of all exponentials but the largest."""
+    top, e = exponentials(x)
+    y = y.unsqueeze(-1)
+    x_y = widen(x.gather(-1, y))
+    e_y = e.gather(-1, y)
+    others = row_sum(e.scatter_(-1, y, 0.0), x.dtype)
+    # Where y is not the likeliest class, `others` contains the largest exponential, which is 1.
+    uncertain = (top - x_y) + ((others - 1.0) + e_y).log1p()
+    losses = torch.where(x_y == top, others.log1p(), uncertain).squeeze(-1)
+    return losses.masked_fill(~keep, 0.0)
+
+
+def index_gradient_kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> Tensor:
+    """The gradient of `index_kernel` times g: e_j / Z, and -(sum of all others) / Z at y.
+
+    `p_y - 1` would lose every digit where the prediction is certain.
+    """
+    _, e = exponentials(x)
+    y = y.unsqueeze(-1)
+    e_y = e.gather(-1, y)
+    others = row_sum(e.scatter_(-1, y, 0.0), x.dtype)
+    e.scatter_(-1, y, -others)
+    z = others + e_y
+    if x.dtype == torch.float64:
+        e.div_(z).mul_(g.unsqueeze(-1))
+    else:
+        e.mul_(g.unsqueeze(-1) / z)
+    if not bool(keep.all()):
+        e.masked_fill_(~keep.unsqueeze(-1), 0.0)
+    return e.to(x.dtype)
+
+
+class IndexCrossEntropy(RowFunction):
+    """Rows of logits and class indices to losses one format up, 0 where `keep` is False."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+        return by_rows(index_kernel, x, y, keep)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        x, y, keep = ctx.saved_tensors
+        return IndexCrossEntropyGradient.apply(x, y, keep, g), None, None
+
+
+class IndexCrossEntropyGradient(RowFunction):
+    """The gradient of the cross-entropy with class indices, with a gradient of its own."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> Tensor:
+        return by_rows(index_gradient_kernel, x, y, keep, g)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> tuple[Tensor, None, None, Tensor]:
+        x, y, keep, g = ctx.saved_tensors
+        p, h = _masked_softmax(x, keep), widen(h)
+        to_x = g.unsqueeze(-1) * softmax_pullback(p, h)
+        to_g = (p * h).sum(-1) - h.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        return to_x.to(x.dtype), None, None, torch.where(keep, to_g, 0.0)
+
+
+def _masked_softmax(x: Tensor, keep: Tensor) -> Tensor:
+    """Probabilities of the kept rows, and 0 in the others, whatever these hold."""
+    keep = keep.unsqueeze(-1)
+    return torch.where(keep, Softmax.apply(torch.where(keep, x, 0.0)), 0.0)
+
+
+def coefficients(x: Tensor, target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+    """The weight of each class's -log p: w_j ((1 - ε) t_j + ε / K), one format up."""
+    share = smoothing / x.shape[-1]
+    if target.ndim == 1:
+        uniform = torch.full_like(x, share, dtype=wide_dtype(x.dtype))
+        q = uniform.scatter(-1, target.unsqueeze(-1), (1.0 - smoothing) + share)
+    else:
+        q = target.to(wide_dtype(x.dtype)) * (1.0 - smoothing) + share
+    return q if weight is None else q * weight.to(q.dtype)
+
+
+def _times(q: Tensor, x: Tensor) -> Tensor:
+    """The product, with 0 where q is 0 even if x is infinite."""
+    return torch.where(q == 0.0, 0.0, q * x)
+
+
+def dense_kernel(x: Tensor, q: Tensor) -> Tensor:
+    """Cross-entropy with a coefficient for every class."""
+    top, e = exponentials(x)
+    surprise = gaps(x, top) + log_excess(x, e)
+    return row_sum(_times(q, surprise), x.dtype).squeeze(-1)
+
+
+class DenseCrossEntropy(RowFunction):
+    """Rows of logits and target distributions (or smoothed indices) to losses one format up."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, target: Tensor, keep: Tensor, weight: Tensor | None, smoothing: float
+    ) -> Tensor:
+        def kernel(x: Tensor, target: Tensor, keep: Tensor, *weight: Tensor) -> Tensor:
+            q = coefficients(x, target, weight[0] if weight else None, smoothing)
+            return dense_kernel(x, q).masked_fill(~keep, 0.0)
+
+        return by_rows(kernel, x, target, keep, *([] if weight is None else [weight]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.smoothing = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        x, target, keep, weight = ctx.saved_tensors
+        to_x = DenseCrossEntropyGradient.apply(x, target, keep, weight, ctx.smoothing, g)
+        to_target = None
+        if ctx.needs_input_grad[1]:
+            scale = (g * (1.0 - ctx.smoothing)).unsqueeze(-1)
+            if weight is not None:
+                scale = scale * weight.to(g.dtype)
+            to_target = _times(scale.expand_as(x), -LogSoftmax.apply(x)).to(target.dtype)
+        return to_x, to_target, None, None, None
+
+
+class DenseCrossEntropyGradient(RowFunction):
+    """The gradient of the cross-entropy with target distributions, with a gradient of its own."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        target: Tensor,
+        keep: Tensor,
+        weight: Tensor | None,
+        smoothing: float,
+        g: Tensor,
+    ) -> Tensor:
+        def kernel(x: Tensor, target: Tensor, keep: Tensor, g: Tensor, *weight: Tensor) -> Tensor:
+            q = coefficients(x, target, weight[0] if weight else None, smoothing)
+            result = centred_kernel(x, q * -g.unsqueeze(-1))
+            return result.masked_fill_(~keep.unsqueeze(-1), 0.0)
+
+        return by_rows(kernel, x, target, keep, g, *([] if weight is None else [weight]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        x, target, keep, weight, ctx.smoothing, g = inputs
+        ctx.save_for_backward(x, target, keep, weight, g)
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
+        x, target, keep, weight, g = ctx.saved_tensors
+        p, h, g = _masked_softmax(x, keep), widen(h), g.unsqueeze(-1)
+        q = torch.where(keep.unsqueeze(-1), coefficients(x, target, weight, ctx.smoothing), 0.0)
+        q_sum = q.sum(-1, keepdim=True)
+        to_x = g * q_sum * softmax_pullback(p, h)
+        centred = (p * h).sum(-1, keepdim=True) - h
+        to_target = None
+        if ctx.needs_input_grad[1]:
+            to_target = g * (1.0 - ctx.smoothing) * centred
+            if weight is not None:
+                to_target = to_target * weight.to(g.dtype)
+            to_target = torch.where(keep.unsqueeze(-1), to_target, 0.0).to(target.dtype)
+        to_g = (q * centred).sum(-1)
+        return to_x.to(x.dtype), to_target, None, None, None, to_g
