@@ -7,7 +7,9 @@ import torch
 from autograder.bank import equivalent, misconception
 
 
-@misconception("the divergence the other way round, of p from q", see="cross-entropy#kl-direction")
+@misconception(
+    "the divergence the other way round: D(q‖p) instead of D(p‖q)", see="cross-entropy#kl-direction"
+)
 def reversed_arguments(p, q):
     absent = q == 0
     safe_p, safe_q = p.masked_fill(absent, 1.0), q.masked_fill(absent, 1.0)
