@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 
 MAX_OUTPUT_BYTES = 2 * 2**20
@@ -24,6 +25,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.outputs: list[Output] = []
+        self.displays: dict[str, list[Output]] = {}
         self.size = 0
         self.truncated = False
 
@@ -51,6 +53,11 @@ class Recorder:
             last["text"].append(text)
         else:
             self.outputs.append({"output_type": "stream", "name": name, "text": [text]})
+
+    def update(self, display_id: str, data: Output, metadata: Output) -> None:
+        """Replace what was displayed under `display_id`."""
+        for output in self.displays.get(display_id, []):
+            output["data"], output["metadata"] = data, metadata
 
     def clear(self) -> None:
         """Forget what the cell has shown so far."""
@@ -117,9 +124,14 @@ class RecordingDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
 
     def publish(self, data: dict[str, Any], metadata: Any = None, **options: Any) -> None:
         """Record one bundle of representations."""
-        self.recorder.add(
-            {"output_type": "display_data", "data": dict(data), "metadata": metadata or {}}
-        )
+        display_id = (options.get("transient") or {}).get("display_id", "")
+        if options.get("update"):
+            self.recorder.update(display_id, dict(data), metadata or {})
+            return
+        output = {"output_type": "display_data", "data": dict(data), "metadata": metadata or {}}
+        self.recorder.add(output)
+        if display_id:
+            self.recorder.displays.setdefault(display_id, []).append(output)
 
     def clear_output(self, wait: bool = False) -> None:
         """Forget the cell's outputs so far."""
@@ -160,6 +172,7 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
         self.display_pub.recorder = self.recorder
         self.displayhook.recorder = self.recorder
         self.ask_exit = lambda: None
+        self.set_hook("show_in_pager", lambda *_, **__: None)
 
     def init_display_pub(self) -> None:
         """Use the publisher that records."""
@@ -204,7 +217,7 @@ def make_shell() -> NotebookShell:
 
 def refuse_input(*_: object) -> NoReturn:
     """Stand for `input`, which has nobody to answer it."""
-    raise EOFError("input() has no one to answer it when a notebook is graded")
+    raise StdinNotImplementedError("input() has no one to answer it when a notebook is graded")
 
 
 def run_cell(shell: NotebookShell, source: str) -> list[Output]:

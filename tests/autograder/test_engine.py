@@ -199,6 +199,17 @@ def test_the_outputs_are_those_that_jupyter_shows():
     assert verdict.outputs[6][0]["text"].split() == ["from", "a", "subprocess"]
 
 
+def test_a_display_is_updated_in_its_place():
+    verdict = outputs_of("handle = display('first', display_id='here')\nhandle.update('second')")
+    assert [out["data"]["text/plain"] for out in verdict.outputs[0]] == ["'second'"]
+
+
+def test_help_goes_to_the_pager_and_input_is_refused():
+    verdict = outputs_of("?len", "input('name? ')")
+    assert verdict.outputs[0] == []
+    assert verdict.outputs[1][0]["ename"] == "StdinNotImplementedError"
+
+
 def test_endless_output_is_cut():
     verdict = outputs_of("for _ in range(10**6):\n    print('x' * 100)")
     text = verdict.outputs[0][0]["text"]
