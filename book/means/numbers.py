@@ -22,8 +22,8 @@ def number(value: Any, digits: int = 3) -> str:
     """
     if digits < 1:
         raise ValueError(f"digits must be at least 1, got {digits}")
-    if isinstance(value, bool):
-        raise TypeError("value must be a number, got a bool")
+    if isinstance(value, bool | str):
+        raise TypeError(f"value must be one number, got {value!r}")
     if isinstance(value, int):
         return f"{value:,}".replace("-", MINUS)
     try:
