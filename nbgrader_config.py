@@ -21,5 +21,9 @@ use_autograder(c)
 
 # the secret that the checks' random inputs come from; made when it is missing
 c.JudgeSubmission.class_seed_file = str(ROOT / "course" / "class_seed.txt")
-# where feedback links to
-c.JudgeSubmission.book_url = (ROOT / "_build" / "html").as_uri() + "/book/chapters/{page}.html#{anchor}"
+# where feedback links to; set it to the published book's address before returning feedback
+BOOK = (ROOT / "_build" / "html").as_uri()
+c.JudgeSubmission.book_url = BOOK + "/book/chapters/{page}.html#{anchor}"
+
+# late work is recorded and reported as late; "zero" would take all its points
+c.LateSubmissionPlugin.penalty_method = "none"

@@ -75,3 +75,9 @@ def find_assignment(name: str, root: Path | None = None) -> Assignment:
             f"unknown assignment {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"
         )
     return Assignment(name, root)
+
+
+def hidden_assignment(root: Path, name: str) -> Assignment | None:
+    """Return the assignment if it has hidden checks, else None."""
+    assignment = Assignment(name, root)
+    return assignment if any(assignment.checks.glob("test_*.py")) else None

@@ -44,7 +44,7 @@ MATHML_ATTRIBUTES = _words(
 MATHML_NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 MAX_TEX_CHARACTERS = 4_000
 MAX_MARKDOWN_CHARACTERS = 100_000
-LINK = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
+LINK = re.compile(r"(?:https?://|file:///|mailto:|#)", re.IGNORECASE)
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif);base64,[A-Za-z0-9+/=\s]*\Z")
 # private-use characters, which the cleaning leaves alone, mark where formulas go back in
 FORMULA = re.compile("\ue000(\\d+)\ue001")
@@ -82,7 +82,7 @@ def _clean(text: str, *, keep_classes: bool) -> str:
         str(soup),
         tags=TAGS,
         attributes=_is_allowed if keep_classes else _is_allowed_without_class,
-        protocols={"http", "https", "mailto", "data"},
+        protocols={"http", "https", "file", "mailto", "data"},
         strip=True,
         strip_comments=True,
     )

@@ -1,0 +1,287 @@
+"""The command `autograder`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich.box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from autograder.assignment import (
+    Assignment,
+    UnknownAssignmentError,
+    assignment_names,
+    find_assignment,
+    project_root,
+)
+from autograder.checking.judge import BrokenCheckError
+from autograder.confinement import ConfinementUnavailableError
+from autograder.course import Course, CourseError, quiet_nbgrader
+from autograder.doctor import examine
+from autograder.feedback import write_feedback
+from autograder.grading import Batch, submitted_students
+from autograder.record import points_text
+from autograder.release import release, release_difference
+from autograder.report import write_report
+from autograder.sample_class import MIN_SIZE, make_sample_class
+from autograder.self_check import CheckedNotebook, check_notebook
+from autograder.summary import Row
+
+OK, NOT_ALL_WELL, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+USER_ERRORS = (
+    BrokenCheckError,
+    ConfinementUnavailableError,
+    CourseError,
+    FileNotFoundError,
+    UnknownAssignmentError,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    quiet_nbgrader()
+    try:
+        status: int = options.run(options)
+    except USER_ERRORS as error:
+        print(f"autograder: {error}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("autograder: stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_ALL_WELL
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autograder",
+        description="Grade notebooks with the verdict outside the student's process.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("grade", help="grade what was submitted for an assignment")
+    command.set_defaults(run=_grade)
+    command.add_argument("assignment")
+    command.add_argument("--student", default="", help="grade this student only")
+    command.add_argument("--force", action="store_true", help="grade again what has not changed")
+    command.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
+    command.add_argument("--json", action="store_true", help="print the results as JSON")
+    _add_running_options(command)
+
+    command = commands.add_parser("check", help="check your own notebook")
+    command.set_defaults(run=_check)
+    command.add_argument("notebook", type=Path)
+    command.add_argument("--assignment", default="", help="default: the notebook's name")
+    _add_running_options(command)
+
+    command = commands.add_parser("report", help="write the class report and missing feedback")
+    command.set_defaults(run=_report)
+    command.add_argument("assignment")
+    command.add_argument("--output", type=Path, help="default: course/reports/ASSIGNMENT")
+
+    command = commands.add_parser("release", help="make the student's notebooks from the sources")
+    command.set_defaults(run=_release)
+    command.add_argument("assignments", nargs="*", metavar="ASSIGNMENT", help="default: all")
+    command.add_argument(
+        "--check", action="store_true", help="change nothing; fail if a notebook is out of step"
+    )
+
+    command = commands.add_parser("sample-class", help="make submissions to try the grading on")
+    command.set_defaults(run=_sample_class)
+    command.add_argument("assignment")
+    command.add_argument("--size", type=_positive_int, default=MIN_SIZE)
+    command.add_argument("--seed", type=int, default=0)
+
+    command = commands.add_parser("doctor", help="say what this machine can do")
+    command.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_running_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--time-limit",
+        type=_positive_float,
+        metavar="SECONDS",
+        help="the longest that a cell, or a call of a function, may run",
+    )
+    command.add_argument(
+        "--unconfined",
+        action="store_true",
+        help="run notebooks with all your rights: only for notebooks that you trust",
+    )
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def _course(options: argparse.Namespace) -> Course:
+    """Load the course, with the command line's settings over its own."""
+    course = Course.load(project_root())
+    judge = course.config.JudgeSubmission
+    if getattr(options, "time_limit", None):
+        judge.cell_seconds = judge.call_seconds = options.time_limit
+    if getattr(options, "unconfined", False):
+        print("autograder: UNCONFINED: every notebook runs with all your rights", file=sys.stderr)
+        judge.confined = False
+    return course
+
+
+def _grade(options: argparse.Namespace) -> int:
+    course = _course(options)
+    assignment = find_assignment(options.assignment, course.root)
+    students = submitted_students(course, assignment, options.student)
+    batch = Batch(course, assignment, students, options.force, options.workers)
+    console = Console(stderr=True)
+    with _progress(console) as progress:
+        task = progress.add_task(f"grading {assignment.name}", total=len(students))
+        rows = batch.run(lambda student: progress.advance(task))
+    if options.json:
+        print(json.dumps([row.as_json() for row in rows], indent=1))
+    else:
+        Console().print(_table(assignment, rows))
+    return NOT_ALL_WELL if any(row.status == "failed" for row in rows) else OK
+
+
+class _Rate(ProgressColumn):
+    """Shows how many submissions are graded in a minute."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{60 * speed:.0f}/min" if speed else "")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _table(assignment: Assignment, rows: Sequence[Row]) -> Table:
+    table = Table(title=f"{assignment.name}: {len(rows)} submissions", box=rich.box.SIMPLE_HEAD)
+    table.add_column("student", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("what happened")
+    for row in rows:
+        score = f"{row.score:g}/{row.max_score:g}"
+        table.add_row(escape(row.student), score, escape(row.happened))
+    graded = sum(row.status != "unchanged" for row in rows)
+    table.caption = f"{graded} graded now, {len(rows) - graded} unchanged"
+    return table
+
+
+def _check(options: argparse.Namespace) -> int:
+    course = _course(options)
+    name = options.assignment or options.notebook.stem
+    assignment = find_assignment(name, course.root)
+    checked = check_notebook(course, assignment, options.notebook)
+    _print_checked(Console(), checked)
+    return OK if checked.earned == checked.points else NOT_ALL_WELL
+
+
+def _print_checked(console: Console, checked: CheckedNotebook) -> None:
+    for sentence in checked.sentences:
+        console.print(f"[yellow]note[/]  {escape(sentence)}")
+    for cell in checked.cells:
+        console.print()
+        console.print(f"[bold]{escape(cell.grade_id)}[/]  {points_text(cell.earned, cell.points)}")
+        for finding in cell.findings:
+            console.print(f"  Your results agree with {escape(finding.sentence)}.")
+            console.print(f"  See {escape(finding.see)} in the book.")
+        for check in cell.checks:
+            colour = {"passed": "green", "failed": "red", "stopped": "yellow"}[check.outcome]
+            console.print(f"  [{colour}]{check.outcome:8}[/]{escape(check.description)}")
+            for text in (check.message, check.hint and f"Hint: {check.hint}"):
+                if text:
+                    console.print(f"          {escape(text)}")
+    console.print()
+    console.print(f"[bold]total[/]  {points_text(checked.earned, checked.points)}")
+
+
+def _report(options: argparse.Namespace) -> int:
+    course = _course(options)
+    assignment = find_assignment(options.assignment, course.root)
+    students = course.students_with("autograded", assignment.name)
+    failed = write_feedback(course, assignment, students)
+    folder = options.output or course.root / "course" / "reports" / assignment.name
+    for path in write_report(course, assignment, folder):
+        print(path)
+    for student in failed:
+        print(f"autograder: no feedback page could be made for {student!r}", file=sys.stderr)
+    return NOT_ALL_WELL if failed else OK
+
+
+def _release(options: argparse.Namespace) -> int:
+    course = _course(options)
+    names = options.assignments or assignment_names(course.root)
+    status = OK
+    for assignment in [find_assignment(name, course.root) for name in names]:
+        if options.check:
+            difference = release_difference(course, assignment)
+            if difference:
+                print(difference)
+                print(
+                    f"autograder: exercises/{assignment.name} is out of step with its source: "
+                    f"run `autograder release {assignment.name}` and commit the result",
+                    file=sys.stderr,
+                )
+                status = NOT_ALL_WELL
+        else:
+            for path in release(course, assignment):
+                print(path)
+    return status
+
+
+def _sample_class(options: argparse.Namespace) -> int:
+    course = _course(options)
+    assignment = find_assignment(options.assignment, course.root)
+    kinds = make_sample_class(course, assignment, size=options.size, seed=options.seed)
+    place = course.folder("submitted", "*", assignment.name)
+    print(f"{len(kinds)} submissions in {place}")
+    return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in examine().items():
+        table.add_row(name, escape(value))
+    Console().print(table)
+    return OK

@@ -1,0 +1,344 @@
+"""The autograder inside nbgrader's own commands, set by configuration alone.
+
+`use_autograder` is called in `nbgrader_config.py`. After that `nbgrader autograde`, formgrader's
+button and `autograder grade` take the same way:
+
+1. `SubmissionExporter` reads a submission in whatever state and rebuilds it on the released
+   notebook; nbgrader's own preprocessors then check the result against the gradebook.
+2. `JudgeSubmission` stands in for nbgrader's `Execute`: it runs the notebook in the student's
+   process, has the hidden checks judge it, and writes every output itself.
+3. `RecordScores`, nbgrader's `SaveAutoGrades`, records scores, and explanations as comments.
+4. `FeedbackExporter` renders the page that the student reads.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbconvert.exporters import HTMLExporter, NotebookExporter
+from nbconvert.exporters.exporter import ResourcesDict
+from nbconvert.filters.ansi import strip_ansi
+from nbconvert.preprocessors import ClearMetadataPreprocessor
+from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.api import Gradebook
+from nbgrader.converters import BaseConverter
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    IgnorePattern,
+    LimitOutput,
+    NbGraderPreprocessor,
+    OverwriteCells,
+    OverwriteKernelspec,
+    SaveAutoGrades,
+)
+from pygments.formatters import HtmlFormatter
+from traitlets import Bool, Float, Instance, Unicode
+from traitlets.config import Config
+
+from autograder.assignment import Assignment, hidden_assignment
+from autograder.class_seed import read_class_seed
+from autograder.engine import Limits, grade_notebook
+from autograder.intake import Submission, read_submission
+from autograder.outputs import (
+    clamped_outputs,
+    judged_outputs,
+    not_run_output,
+    tidied,
+    verdict_text,
+)
+from autograder.rebuild import is_judged, rebuild
+from autograder.record import Record, points_text
+from autograder.safe_html import text_to_html
+from autograder.skeleton import load_skeleton
+from autograder.verdict import CellVerdict, SubmissionVerdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+NOT_READ = "The submission could not be read, so nothing was checked."
+NO_VERDICT = "The checks of this cell gave no result."
+LIGHT_CODE_STYLE = "default"
+DARK_CODE_STYLE = "github-dark"
+
+
+class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
+    """Reads submissions robustly; writes notebooks as nbconvert does."""
+
+    parent: BaseConverter
+
+    def from_filename(
+        self, filename: str, resources: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Convert a submitted notebook, or one that was autograded before."""
+        resources = resources or {}
+        path = Path(filename)
+        names = resources.get("nbgrader", {})
+        if not self._is_submitted(path, names):
+            return super().from_filename(  # type: ignore[no-any-return]
+                filename, resources=resources, **options
+            )
+        self._replace_copied_links(path.parent, names)
+        skeleton = load_skeleton(self.parent.coursedir, names["assignment"], names["notebook"])
+        problem = getattr(self.parent, "problem", "")
+        submission = Submission(problem=problem) if problem else read_submission(path)
+        rebuilt = rebuild(skeleton, submission)
+        record = Record(
+            repairs=[*getattr(self.parent, "repairs", []), *rebuilt.repairs],
+            problem=rebuilt.problem,
+            digest=getattr(self.parent, "digest", ""),
+        )
+        record.write_to(rebuilt.notebook)
+        metadata = ResourcesDict(name=path.stem, path=str(path.parent))
+        return self.from_notebook_node(  # type: ignore[no-any-return]
+            rebuilt.notebook, {**resources, "metadata": metadata}
+        )
+
+    def _is_submitted(self, path: Path, names: dict[str, str]) -> bool:
+        if not names:
+            return False
+        coursedir = self.parent.coursedir
+        folder = coursedir.format_path(
+            coursedir.submitted_directory, names["student"], names["assignment"]
+        )
+        return path.parent == Path(os.path.normpath(folder))
+
+    def _replace_copied_links(self, submitted: Path, names: dict[str, str]) -> None:
+        """Remove the copies that nbgrader made of files that a submission only links to."""
+        coursedir = self.parent.coursedir
+        folder = coursedir.format_path(
+            coursedir.autograded_directory, names["student"], names["assignment"]
+        )
+        for path in submitted.rglob("*"):
+            copied = Path(folder) / path.relative_to(submitted)
+            if path.is_symlink() and copied.is_file():
+                copied.unlink()
+
+
+class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
+    """Runs a submission outside this process and writes the outputs, scores included."""
+
+    book_url = Unicode(
+        "",
+        help="Where the book is, with {page} and {anchor}; without it feedback names places only.",
+    ).tag(config=True)
+    class_seed_file = Unicode(
+        "", help="The file that holds the class's secret seed; made when it is missing."
+    ).tag(config=True)
+    cell_seconds = Float(Limits.cell_seconds, help="The longest that one cell may run.").tag(
+        config=True
+    )
+    call_seconds = Float(
+        Limits.call_seconds, help="The longest that one call of a student's function may take."
+    ).tag(config=True)
+    total_seconds = Float(
+        Limits.total_seconds, help="The longest that a whole submission may run."
+    ).tag(config=True)
+    confined = Bool(
+        True,
+        help="Whether submissions run confined; False only on a machine that has nothing to lose.",
+    ).tag(config=True)
+    verdict = Instance(SubmissionVerdict, allow_none=True, help="A verdict that is known already.")
+
+    @property
+    def limits(self) -> Limits:
+        """What a submission may use."""
+        return Limits(
+            cell_seconds=self.cell_seconds,
+            call_seconds=self.call_seconds,
+            total_seconds=self.total_seconds,
+        )
+
+    @property
+    def class_seed(self) -> str:
+        """The secret that the checks' random inputs come from."""
+        return read_class_seed(Path(self.class_seed_file)) if self.class_seed_file else ""
+
+    def preprocess(
+        self, notebook: NotebookNode, resources: ResourcesDict
+    ) -> tuple[NotebookNode, ResourcesDict]:
+        """Judge a notebook that `SubmissionExporter` rebuilt."""
+        names = resources["nbgrader"]
+        converter = self.parent.parent
+        assignment = hidden_assignment(Path(converter.coursedir.root), names["assignment"])
+        record = Record.read_from(notebook)
+        if record.problem:
+            verdict = SubmissionVerdict()
+        elif self.verdict is not None:
+            verdict = self.verdict
+        else:
+            verdict = grade_notebook(
+                notebook,
+                assignment,
+                limits=self.limits,
+                class_seed=self.class_seed,
+                folder=Path(resources["metadata"]["path"]),
+                confined=self.confined,
+            )
+        write_verdict(notebook, assignment, verdict, record, book_url=self.book_url)
+        return notebook, resources
+
+
+def write_verdict(
+    notebook: NotebookNode,
+    assignment: Assignment | None,
+    verdict: SubmissionVerdict,
+    record: Record,
+    *,
+    book_url: str = "",
+) -> None:
+    """Write outputs and record of a verdict into a notebook."""
+    record.incidents = list(verdict.incidents)
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        shown = verdict.outputs.get(index, [])
+        if not is_judged(cell):
+            cell.outputs = tidied(shown)
+            continue
+        grade_id, max_score = cell.metadata.nbgrader.grade_id, float(cell.metadata.nbgrader.points)
+        if assignment is not None and assignment.check_file(grade_id):
+            judged = verdict.cells.get(grade_id) or CellVerdict(
+                grade_id, (), note=NOT_READ if record.problem else NO_VERDICT
+            )
+            record.cells[grade_id] = judged
+            cell.outputs = judged_outputs(judged, max_score, shown, book_url=book_url)
+        elif index in verdict.stopped or index not in verdict.outputs:
+            reason = verdict.stopped.get(index, NOT_READ)
+            cell.outputs = [*tidied(shown), not_run_output(reason)]
+        else:
+            cell.outputs = clamped_outputs(tidied(shown), max_score)
+    record.write_to(notebook)
+
+
+class RecordScores(SaveAutoGrades):  # type: ignore[misc]
+    """Records scores as nbgrader does, with explanations as the answers' comments."""
+
+    def preprocess(
+        self, notebook: NotebookNode, resources: ResourcesDict
+    ) -> tuple[NotebookNode, ResourcesDict]:
+        """Record the scores of a judged notebook."""
+        names = resources["nbgrader"]
+        self.record = Record.read_from(notebook)
+        with Gradebook(names["db_url"]) as gradebook:
+            submission = gradebook.find_submission(names["assignment"], names["student"])
+            self.record.seconds_late = submission.total_seconds_late
+        self.record.write_to(notebook)
+        self.explanations = explanations(notebook, self.record)
+        return super().preprocess(notebook, resources)  # type: ignore[no-any-return]
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: ResourcesDict, cell_index: int
+    ) -> tuple[NotebookNode, ResourcesDict]:
+        """Record a cell; a submission that could not be read waits for no manual grading."""
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if self.record.problem and (utils.is_grade(cell) or utils.is_task(cell)):
+            grade = self.gradebook.find_grade(
+                cell.metadata.nbgrader.grade_id,
+                self.notebook_id,
+                self.assignment_id,
+                self.student_id,
+            )
+            grade.auto_score, grade.needs_manual_grade = 0, False
+            self.gradebook.db.commit()
+        return cell, resources
+
+    def _add_comment(self, cell: NotebookNode, resources: ResourcesDict) -> None:
+        super()._add_comment(cell, resources)
+        comment = self.gradebook.find_comment(
+            cell.metadata.nbgrader.grade_id, self.notebook_id, self.assignment_id, self.student_id
+        )
+        explanation = self.explanations.get(cell.metadata.nbgrader.grade_id, "")
+        parts = [part for part in (comment.auto_comment, explanation) if part]
+        comment.auto_comment = " ".join(parts) or None
+        self.gradebook.db.commit()
+
+
+def explanations(notebook: NotebookNode, record: Record) -> dict[str, str]:
+    """Return a comment for each answer: what became of its checks.
+
+    What holds for the whole submission goes to the first answer.
+    """
+    texts: dict[str, list[str]] = {}
+    answer = ""
+    for cell in notebook.cells:
+        if utils.is_solution(cell) or utils.is_task(cell):
+            answer = cell.metadata.nbgrader.grade_id
+            texts[answer] = [] if texts else list(record.sentences)
+        elif is_judged(cell) and answer and cell.metadata.nbgrader.grade_id in record.cells:
+            texts[answer].append(verdict_text(record.cells[cell.metadata.nbgrader.grade_id]))
+    return {name: " ".join(sentences) for name, sentences in texts.items()}
+
+
+class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
+    """Renders the feedback page: no script, nothing fetched, light and dark."""
+
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """Add the filter for sentences; drop terminal colours, made for a dark background."""
+        yield from super().default_filters()
+        yield "as_text", text_to_html
+        yield "ansi2html", plain_text
+
+    def from_notebook_node(
+        self, notebook: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Convert an autograded notebook whose grades nbgrader has put in."""
+        resources = resources or {}
+        resources["record"] = Record.read_from(notebook)
+        resources["points_text"] = points_text
+        resources["code_style"] = code_style()
+        return super().from_notebook_node(notebook, resources, **options)  # type: ignore[no-any-return]
+
+
+def plain_text(text: str) -> str:
+    """Return a program's output as escaped text."""
+    return html.escape(strip_ansi(text))
+
+
+def code_style() -> str:
+    """Return the style of highlighted code, light and dark."""
+    light = HtmlFormatter(style=LIGHT_CODE_STYLE).get_style_defs(".highlight")
+    dark = HtmlFormatter(style=DARK_CODE_STYLE).get_style_defs(".highlight")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+
+
+def use_autograder(config: Config) -> None:
+    """Make nbgrader's commands use the autograder."""
+    config.Autograde.exporter_class = SubmissionExporter
+    config.Autograde.sanitize_preprocessors = [
+        OverwriteKernelspec,
+        OverwriteCells,
+        CheckCellMetadata,
+    ]
+    config.Autograde.autograde_preprocessors = [
+        JudgeSubmission,
+        IgnorePattern,
+        ClearMetadataPreprocessor,
+        LimitOutput,
+        RecordScores,
+        AssignLatePenalties,
+        CheckCellMetadata,
+    ]
+    config.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {("autograder",)}
+    config.GenerateFeedback.exporter_class = FeedbackExporter
+    config.FeedbackExporter.template_name = "autograder_feedback"
+    config.FeedbackExporter.extra_template_basedirs = [str(TEMPLATES)]
+    config.FeedbackExporter.extra_template_paths = [str(TEMPLATES)]
+    # formgrader renders with the plain HTMLExporter
+    config.HTMLExporter.sanitize_html = True
+    config.HTMLExporter.filters = {
+        "markdown2html": "autograder.safe_html.markdown_filter",
+        "clean_html": "autograder.safe_html.clean_html",
+    }
+
+
+__all__ = [
+    "FeedbackExporter",
+    "JudgeSubmission",
+    "RecordScores",
+    "SubmissionExporter",
+    "use_autograder",
+]

@@ -1,0 +1,200 @@
+"""The outputs of an autograded notebook: the grader's verdict, and what the student's code showed.
+
+nbgrader reads the score from a grade cell's outputs, so those of a judged cell are all written
+here, and what the student's process printed goes in as plain text that cannot be taken for a score.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbconvert.filters.ansi import strip_ansi
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from autograder.intake import printable
+from autograder.record import number, points_text
+from autograder.safe_html import clean_student_html, text_to_html
+from autograder.verdict import CellVerdict, CheckResult, Finding
+
+MAX_TEXT_CHARACTERS = 20_000
+MAX_PICTURE_CHARACTERS = 3 * 2**20
+TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
+OUTCOME_WORDS = {"passed": "Passed", "failed": "Not passed", "stopped": "Stopped"}
+
+
+def score_of(verdict: CellVerdict, max_score: float) -> float:
+    """Return the share of a cell's points that its checks earned."""
+    if verdict.points <= 0:
+        return 0.0
+    return round(max_score * verdict.earned / verdict.points, 6)
+
+
+def judged_outputs(
+    verdict: CellVerdict, max_score: float, printed: list[Any], *, book_url: str = ""
+) -> list[NotebookNode]:
+    """Return the outputs of a grade cell: score and checks, then what the student's code showed."""
+    score = score_of(verdict, max_score)
+    result = new_output(
+        "execute_result",
+        data={"text/plain": repr(score), "text/html": verdict_html(verdict, max_score, book_url)},
+    )
+    return [result, *as_display(printed)]
+
+
+def verdict_html(verdict: CellVerdict, max_score: float, book_url: str = "") -> str:
+    """Return a cell's score, misconceptions and checks as HTML that also reads without a style."""
+    score = score_of(verdict, max_score)
+    parts = [f"<p><strong>{points_text(score, max_score)}</strong></p>"]
+    parts += [_finding_html(finding, book_url) for finding in verdict.findings]
+    if verdict.checks:
+        scale = max_score / verdict.points if verdict.points else 0.0
+        rows = "".join(_check_html(check, scale) for check in verdict.checks)
+        parts.append(f'<ul class="checks">{rows}</ul>')
+    elif verdict.note:
+        parts.append(f"<p>{text_to_html(verdict.note)}</p>")
+    return f'<div class="verdict">{"".join(parts)}</div>'
+
+
+def _finding_html(finding: Finding, book_url: str) -> str:
+    link = book_link(finding.see, book_url)
+    text = text_to_html(finding.sentence)
+    return f'<p class="finding">Your results agree with {text}. {link}</p>'
+
+
+def book_link(see: str, book_url: str) -> str:
+    """Return a link to a place `page#anchor` of the book, or its name where there is no book."""
+    page, _, anchor = see.partition("#")
+    where = page.replace("-", " ").replace("_", " ").strip().capitalize()
+    if anchor:
+        where += f", {anchor.replace('-', ' ')}"
+    if not where:
+        return ""
+    text = f"See <em>{text_to_html(where)}</em>"
+    if not book_url:
+        return f"{text} in the book."
+    url = text_to_html(book_url.replace("{page}", page).replace("{anchor}", anchor))
+    return f'<a href="{url}">{text} in the book</a>.'
+
+
+def _check_html(check: CheckResult, scale: float) -> str:
+    word = OUTCOME_WORDS[check.outcome]
+    points = points_text(scale * check.earned, scale * check.points)
+    lines = [
+        f'<span class="outcome">{word}</span> {text_to_html(check.description)} '
+        f'<span class="points">({points})</span>'
+    ]
+    if check.message:
+        lines.append(f'<span class="message">{text_to_html(check.message)}</span>')
+    if check.hint:
+        lines.append(f'<span class="hint">Hint: {text_to_html(check.hint)}</span>')
+    return f'<li class="check {check.outcome}">{"<br>".join(lines)}</li>'
+
+
+def verdict_text(verdict: CellVerdict) -> str:
+    """Return a sentence or two on a cell's verdict, for a gradebook comment or a table."""
+    if not verdict.checks:
+        return verdict.note
+    missed = [check for check in verdict.checks if check.outcome != "passed"]
+    passed = len(verdict.checks) - len(missed)
+    sentences = [f"{passed} of {len(verdict.checks)} checks passed."]
+    sentences += [f"Your results agree with {f.sentence}." for f in verdict.findings]
+    sentences += [
+        f"{OUTCOME_WORDS[check.outcome]}: {check.description} {check.message}".strip()
+        for check in missed[:3]
+    ]
+    if len(missed) > 3:
+        sentences.append(f"{len(missed) - 3} more: see the list of checks.")
+    return " ".join(sentences)
+
+
+def not_run_output(reason: str) -> NotebookNode:
+    """Return an error output, which nbgrader takes for a failed test."""
+    return new_output("error", ename="NotRun", evalue=reason, traceback=[f"Not run: {reason}"])
+
+
+def clamped_outputs(outputs: list[NotebookNode], max_score: float) -> list[NotebookNode]:
+    """Bring a test cell's own partial score into the range that nbgrader accepts."""
+    for output in outputs:
+        if output.output_type != "execute_result":
+            continue
+        try:
+            score = float(output.data.get("text/plain", ""))
+        except ValueError:
+            score = max_score
+        if score > max_score:
+            output.data["text/plain"] = number(max_score)
+        # without text nbgrader would drop the whole submission
+        if not output.data.get("text/plain"):
+            output.data["text/plain"] = " "
+    return outputs
+
+
+def as_display(outputs: list[Any]) -> list[NotebookNode]:
+    """Return what a cell showed as display data only: its text as plain text, and its pictures."""
+    texts, pictures = [], []
+    for output in tidied(outputs):
+        if output.output_type == "stream":
+            texts.append(output.text)
+        elif output.output_type == "error":
+            texts.append("\n".join(output.traceback) or f"{output.ename}: {output.evalue}")
+        else:
+            shown = {kind: output.data[kind] for kind in PICTURE_TYPES if kind in output.data}
+            if shown:
+                pictures.append(new_output("display_data", data=shown))
+            elif output.data.get("text/plain"):
+                texts.append(output.data["text/plain"])
+    printed = [text.rstrip("\n") for text in texts if text.strip()]
+    if not printed:
+        return pictures
+    text = strip_ansi("\n".join(["What the notebook showed here:", *printed]))
+    return [new_output("display_data", data={"text/plain": text}), *pictures]
+
+
+def tidied(outputs: list[Any]) -> list[NotebookNode]:
+    """Return a student's outputs, cut to size, without anything that could run in a browser."""
+    kept = []
+    for raw in outputs:
+        kind = raw["output_type"]
+        if kind == "stream":
+            name = "stderr" if raw["name"] == "stderr" else "stdout"
+            kept.append(new_output("stream", name=name, text=_shortened(raw["text"])))
+        elif kind == "error":
+            lines = _shortened("\n".join(raw["traceback"])).split("\n")
+            kept.append(
+                new_output(
+                    "error",
+                    ename=_shortened(raw["ename"], 200),
+                    evalue=_shortened(raw["evalue"], 2_000),
+                    traceback=lines,
+                )
+            )
+        elif kind in ("display_data", "execute_result"):
+            data = _tidied_data(raw.get("data", {}))
+            if data:
+                kept.append(new_output(kind, data=data))
+    return kept
+
+
+def _tidied_data(data: dict[str, Any]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for kind, value in data.items():
+        text = "".join(value) if isinstance(value, list) else value
+        if not isinstance(text, str):
+            continue
+        if kind in TEXT_TYPES:
+            kept[kind] = _shortened(text)
+        elif kind == "text/html" and len(text) <= MAX_TEXT_CHARACTERS * 5:
+            kept[kind] = clean_student_html(printable(text))
+        elif kind in PICTURE_TYPES and len(text) <= MAX_PICTURE_CHARACTERS:
+            kept[kind] = printable(text)
+    return kept
+
+
+def _shortened(text: Any, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    whole: str = printable("".join(text) if isinstance(text, list) else str(text))
+    if len(whole) <= limit:
+        return whole
+    half = limit // 2
+    return f"{whole[:half]}\n[{len(whole) - limit} characters left out]\n{whole[-half:]}"

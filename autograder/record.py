@@ -1,0 +1,121 @@
+"""What is kept of a graded submission, in the metadata of its autograded notebook."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nbformat import NotebookNode
+
+from autograder.verdict import CellVerdict, CheckResult, Finding, SubmissionVerdict
+
+METADATA_KEY = "autograder"
+
+
+@dataclass
+class Record:
+    """The trusted side's account of one graded notebook.
+
+    `problem` says why the submission could not be read or graded, `repairs` what was mended on the
+    way in, `incidents` what was stopped while it ran; `digest` names everything that the result
+    depends on.
+    """
+
+    repairs: list[str] = field(default_factory=list)
+    problem: str = ""
+    incidents: list[str] = field(default_factory=list)
+    cells: dict[str, CellVerdict] = field(default_factory=dict)
+    seconds_late: float = 0.0
+    digest: str = ""
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that a reader should know apart from the checks."""
+        late = [f"Handed in {duration(self.seconds_late)} late."] if self.seconds_late else []
+        problem = [self.problem] if self.problem else []
+        return [*problem, *late, *self.repairs, *self.incidents]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The misconceptions that were recognised."""
+        return [finding for cell in self.cells.values() for finding in cell.findings]
+
+    def write_to(self, notebook: NotebookNode) -> None:
+        """Keep this record in a notebook's metadata."""
+        notebook.metadata[METADATA_KEY] = NotebookNode(asdict(self))
+
+    @classmethod
+    def read_from(cls, notebook: NotebookNode) -> Record:
+        """Return the record that a notebook keeps, or an empty one; cells in their order there."""
+        record = cls.from_dict(notebook.metadata.get(METADATA_KEY, {}))
+        names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells]
+        record.cells = {name: record.cells[name] for name in names if name in record.cells}
+        return record
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Record:
+        """Return the record that `dataclasses.asdict` made `data` from."""
+        fields = {key: value for key, value in data.items() if key != "cells"}
+        cells = {name: cell_from_dict(cell) for name, cell in data.get("cells", {}).items()}
+        return cls(**fields, cells=cells)
+
+
+def cell_from_dict(data: dict[str, Any]) -> CellVerdict:
+    """Return the verdict on a cell that `dataclasses.asdict` made `data` from."""
+    return CellVerdict(
+        grade_id=data["grade_id"],
+        checks=tuple(CheckResult(**check) for check in data["checks"]),
+        findings=tuple(Finding(**finding) for finding in data["findings"]),
+        note=data["note"],
+    )
+
+
+def verdict_from_dict(data: dict[str, Any]) -> SubmissionVerdict:
+    """Return the verdict that `dataclasses.asdict` and JSON made `data` from."""
+    return SubmissionVerdict(
+        cells={name: cell_from_dict(cell) for name, cell in data["cells"].items()},
+        outputs={int(index): outputs for index, outputs in data["outputs"].items()},
+        stopped={int(index): reason for index, reason in data["stopped"].items()},
+        incidents=list(data["incidents"]),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, in its two largest units.
+
+    Examples
+    --------
+    >>> duration(60 * 60 * 25)
+    '1 day 1 hour'
+    >>> duration(30)
+    '30 seconds'
+    """
+    parts = []
+    left = round(seconds)
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
+    return " ".join(parts[:2]) or "0 seconds"
+
+
+def points_text(earned: float, points: float) -> str:
+    """Return points in words.
+
+    Examples
+    --------
+    >>> points_text(2.5, 4)
+    '2.5 of 4 points'
+    """
+    return f"{number(earned)} of {number(points)} point{'' if points == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """Return a number without needless digits.
+
+    Examples
+    --------
+    >>> number(2.0), number(1 / 3)
+    ('2', '0.33')
+    """
+    return f"{value:.2f}".rstrip("0").rstrip(".")
