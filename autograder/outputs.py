@@ -99,13 +99,12 @@ def verdict_text(verdict: CellVerdict) -> str:
     missed = [check for check in verdict.checks if check.outcome != "passed"]
     passed = len(verdict.checks) - len(missed)
     sentences = [f"{passed} of {len(verdict.checks)} checks passed."]
-    sentences += [f"Your results agree with {f.sentence}." for f in verdict.findings]
-    sentences += [
-        f"{OUTCOME_WORDS[check.outcome]}: {check.description} {check.message}".strip()
-        for check in missed[:3]
-    ]
-    if len(missed) > 3:
-        sentences.append(f"{len(missed) - 3} more: see the list of checks.")
+    if verdict.findings:
+        sentences += [f"Your results agree with {f.sentence}." for f in verdict.findings]
+    elif missed:
+        check = missed[0]
+        first = f"{OUTCOME_WORDS[check.outcome]}: {check.description} {check.message}"
+        sentences.append(first.strip())
     return " ".join(sentences)
 
 

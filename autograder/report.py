@@ -125,7 +125,7 @@ def render_report(
         median=(scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2,
         max_score=max(row.max_score for row in rows),
         bins=distribution(rows),
-        checks=check_rates(rows),
+        check_groups=_by_cell(check_rates(rows)),
         misconceptions=misconception_counts(rows),
         troubled=[row for row in rows if row.damaged],
         late=[row for row in rows if any(r.seconds_late for r in row.records.values())],
@@ -163,6 +163,13 @@ def check_rates(rows: Iterable[Row]) -> list[CheckRate]:
         )
         for (cell, _), checks in results.items()
     ]
+
+
+def _by_cell(checks: Iterable[CheckRate]) -> list[tuple[str, list[CheckRate]]]:
+    groups: dict[str, list[CheckRate]] = {}
+    for check in checks:
+        groups.setdefault(check.cell, []).append(check)
+    return list(groups.items())
 
 
 def misconception_counts(rows: Iterable[Row]) -> list[MisconceptionCount]:

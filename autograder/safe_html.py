@@ -78,6 +78,9 @@ def _clean(text: str, *, keep_classes: bool) -> str:
     soup = BeautifulSoup(text, "html.parser")
     for element in soup.find_all(DROPPED_WITH_CONTENT):
         element.decompose()
+    for picture in soup.find_all("img"):
+        if not PICTURE.match(str(picture.get("src", ""))):
+            picture.replace_with(str(picture.get("alt", "")))
     cleaned: str = bleach.clean(
         str(soup),
         tags=TAGS,
