@@ -1,7 +1,26 @@
 """Reference deep-learning losses, accurate to the last bit where that is possible."""
 
-from lossref._classification import cross_entropy, kl_div, nll_loss, smooth_labels
+from lossref._binary import (
+    asymmetric_loss,
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    dice_loss,
+    nn_pu_loss,
+)
+from lossref._calibration import expected_calibration_error
+from lossref._classification import (
+    cross_entropy,
+    distillation_loss,
+    generalized_cross_entropy,
+    kl_div,
+    nll_loss,
+    smooth_labels,
+    z_loss,
+)
+from lossref._focal import focal_loss, ohem_cross_entropy, sigmoid_focal_loss
 from lossref._gradient import value_and_grad
+from lossref._margins import exponential_loss, hinge_loss, logistic_loss, multi_margin_loss
+from lossref._multitask import gradnorm_targets, gradnorm_weights, uncertainty_weighted_loss
 from lossref._numerics import (
     log1mexp,
     log_sigmoid,
@@ -12,19 +31,54 @@ from lossref._numerics import (
     softplus,
 )
 from lossref._reduction import reduce
+from lossref._regression import (
+    gaussian_nll_loss,
+    huber_loss,
+    l1_loss,
+    log_cosh_loss,
+    mse_loss,
+    quantile_loss,
+    smooth_l1_loss,
+)
 
 __all__ = [
+    "asymmetric_loss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "dice_loss",
+    "distillation_loss",
+    "expected_calibration_error",
+    "exponential_loss",
+    "focal_loss",
+    "gaussian_nll_loss",
+    "generalized_cross_entropy",
+    "gradnorm_targets",
+    "gradnorm_weights",
+    "hinge_loss",
+    "huber_loss",
     "kl_div",
+    "l1_loss",
     "log1mexp",
+    "log_cosh_loss",
     "log_sigmoid",
     "log_softmax",
+    "logistic_loss",
     "logsumexp",
+    "mse_loss",
+    "multi_margin_loss",
     "nll_loss",
+    "nn_pu_loss",
+    "ohem_cross_entropy",
+    "quantile_loss",
     "reduce",
     "sigmoid",
+    "sigmoid_focal_loss",
+    "smooth_l1_loss",
     "smooth_labels",
     "softmax",
     "softplus",
+    "uncertainty_weighted_loss",
     "value_and_grad",
+    "z_loss",
 ]

@@ -201,6 +201,46 @@ def check_values(name: str, valid: Tensor, values: Tensor, expected: str) -> Non
         raise ValueError(f"{name} must be {expected}, but holds {values[~valid][0].item()!r}")
 
 
+def check_interval(
+    name: str,
+    values: Tensor,
+    low: float,
+    high: float,
+    mask: Tensor | None = None,
+    *,
+    only_ends: bool = False,
+) -> None:
+    """Require every entry that the mask keeps in [low, high], or at one of the two."""
+    plain = visible(values)
+    if plain.numel() and not only_ends:
+        # One pass settles the usual case; NaN makes both comparisons false.
+        least, greatest = plain.aminmax()
+        if bool((least >= low) & (greatest <= high)):
+            return
+    if only_ends:
+        valid = (values == low) | (values == high)
+        expected = f"{low:g} or {high:g}"
+    else:
+        valid = (values >= low) & (values <= high)
+        expected = f"in [{low:g}, {high:g}]"
+    if mask is not None:
+        valid = valid | ~mask
+    check_values(name, valid, values.expand(valid.shape), expected)
+
+
+def match_dtype(name: str, target: Any, like: Tensor) -> Tensor:
+    """A target in the dtype of the prediction; whole numbers and booleans are converted."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"{name} must be a NumPy array or a torch tensor, not {describe(target)}")
+    if not target.is_floating_point() and not target.is_complex():
+        return target.to(like.dtype)
+    if target.dtype != like.dtype:
+        raise TypeError(
+            f"{name} must have the dtype of the prediction, {like.dtype}, but is {describe(target)}"
+        )
+    return target
+
+
 def visible(x: Tensor) -> Tensor:
     """The plain tensor under the wrappers of torch.func, whose values cannot be asked for."""
     functorch = torch._C._functorch

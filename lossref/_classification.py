@@ -22,8 +22,8 @@ from lossref._arrays import (
     widen,
 )
 from lossref._elementwise import elementwise
-from lossref._reduction import REDUCTIONS, check_reduction, divide, finish
-from lossref._rows import DenseCrossEntropy, IndexCrossEntropy
+from lossref._reduction import REDUCTIONS, broadcast, check_mask, check_reduction, divide, finish
+from lossref._rows import DenseCrossEntropy, IndexCrossEntropy, LogSumExp, SoftenedDivergence
 
 
 @takes_arrays
@@ -253,7 +253,7 @@ def nll_loss(
     weight = check_class_weight(weight, rows)
     index, keep, row_weight = index_targets(target, shape, rows, weight, ignore_index)
     picked = widen(rows.gather(-1, index.unsqueeze(-1)).squeeze(-1))
-    losses = -torch.where(keep, picked, 0.0) * row_weight
+    losses = torch.where(keep, -picked, 0.0) * row_weight
     if reduction == "mean" and denominator is None:
         denominator = row_weight.sum()
     return finish(
@@ -442,3 +442,242 @@ def smooth_labels(
     ).scatter_(-1, target.long().unsqueeze(-1), (1.0 - epsilon) + share)
     result = smoothed.to(as_torch_dtype(dtype))
     return result.movedim(-1, 1) if target.ndim else result
+
+
+@takes_arrays
+def distillation_loss(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Divergence of a student's softened probabilities from a teacher's.
+
+    .. math::
+        \ell = T^2 \operatorname{KL}(p \,\|\, q) = T^2 \sum_k p_k\,(\delta_k + e^{-\delta_k} - 1),
+        \qquad \delta_k = \log p_k - \log q_k,
+
+    where :math:`p` and :math:`q` are the softmax of the teacher's and the student's logits
+    divided by :math:`T`. The second form has terms that are never negative, so the divergence of
+    nearly equal distributions keeps its digits.
+
+    Parameters
+    ----------
+    student_logits : array of shape (C,), (N, C) or (N, C, d1, ...), floating
+        The class axis is 1.
+    teacher_logits : array of the same shape and dtype
+        A constant of the loss: the teacher gets no gradient.
+    temperature : float
+        :math:`T > 0`. The factor :math:`T^2` keeps the gradient's size as :math:`T` grows.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by the number of distributions, N times the positions.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``student_logits`` without the class axis; its
+        dtype. Correct to 1 ULP in float16, bfloat16 and float32. In float64 the value has a
+        relative error of at most :math:`10^{-13}` where the logits are within 700 of each
+        other; the gradient :math:`T (q_k - p_k)` is correct to :math:`10^{-13}` of the larger of
+        :math:`|q_k - p_k|` and :math:`p_k |\log (p/q)|_\infty`.
+
+    Raises
+    ------
+    TypeError
+        If the logits are not floating or differ in dtype.
+    ValueError
+        If the shapes differ, ``temperature`` is not positive, or the reduction is unknown.
+
+    References
+    ----------
+    G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network",
+    arXiv:1503.02531, 2015, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> student, teacher = np.array([[0.0, 1e-9]]), np.array([[0.0, 0.0]])
+    >>> float(lossref.distillation_loss(student, teacher))
+    1.25e-19
+    """
+    check_reduction(reduction, denominator)
+    dtype = check_same_dtype(student_logits=student_logits, teacher_logits=teacher_logits)
+    check_range("temperature", temperature, 0.0, low_open=True, high_open=True)
+    check_shape("teacher_logits", teacher_logits, student_logits.shape, "that of student_logits")
+    student, shape = class_rows(student_logits, "student_logits")
+    teacher, _ = class_rows(teacher_logits, "teacher_logits")
+    losses = SoftenedDivergence.apply(student, teacher.detach(), float(temperature))
+    return finish(
+        losses.reshape(shape),
+        dtype=dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )
+
+
+@takes_arrays
+def generalized_cross_entropy(
+    logits: Array,
+    target: Array,
+    *,
+    q: float = 0.7,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Generalized cross-entropy, robust to wrong labels.
+
+    .. math::
+        \ell = w_y\,\frac{1 - p_y^{\,q}}{q}, \qquad p = \operatorname{softmax}(z)
+
+    Between the cross-entropy (:math:`q \to 0`) and the absolute error (:math:`q = 1`).
+
+    Parameters
+    ----------
+    logits : array of shape (C,), (N, C) or (N, C, d1, ...), floating
+        The class axis is 1.
+    target : integer array
+        Class indices, with the shape of ``logits`` without the class axis.
+    q : float
+        In [0, 1]; 0 gives the cross-entropy.
+    weight : array of shape (C,), optional
+        Class weights, constants of the loss.
+    ignore_index : int
+        Targets that are left out: they touch neither value nor gradient.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by the sum of the weights of the targets that are kept.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``target``; the dtype of ``logits``. Value and
+        gradient are correct to 1 ULP in float16, bfloat16 and float32; in float64 the value to 6
+        ULP, and the gradient, :math:`p_y^q` times that of the cross-entropy, to 6 plus
+        :math:`2 q \ell_{CE}` ULP.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is not floating, or ``target`` not integer.
+    ValueError
+        If a shape does not fit, an index or ``q`` is out of range, or the reduction unknown.
+
+    References
+    ----------
+    Z. Zhang, M. R. Sabuncu, "Generalized cross entropy loss for training deep neural networks
+    with noisy labels", NeurIPS 2018, eq. (6).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> round(float(lossref.generalized_cross_entropy(np.zeros((1, 2)), np.array([0]), q=0.5)), 6)
+    0.585786
+    """
+    check_reduction(reduction, denominator)
+    check_range("q", q, 0.0, 1.0)
+    rows, shape = class_rows(logits)
+    weight = check_class_weight(weight, rows)
+    index, keep, row_weight = index_targets(target, shape, rows, weight, ignore_index)
+    losses = IndexCrossEntropy.apply(rows, index, keep)
+    if q > 0:
+        losses = elementwise(
+            lambda loss: -torch.expm1(-q * loss) / q, (lambda loss: torch.exp(-q * loss),), losses
+        )
+    return finish(
+        losses.reshape(shape),
+        weight=row_weight.reshape(shape),
+        divide_by_weight=True,
+        dtype=logits.dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )
+
+
+@takes_arrays
+def z_loss(
+    logits: Array,
+    *,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Square of the log-sum-exp, which keeps logits from drifting.
+
+    .. math::
+        \ell = \Bigl(\log \sum_k e^{z_k}\Bigr)^2
+
+    Parameters
+    ----------
+    logits : array of shape (C,), (N, C) or (N, C, d1, ...), floating
+        The class axis is 1.
+    mask : boolean array, optional
+        True where a row counts, broadcast to the shape of ``logits`` without the class axis. Rows
+        left out touch neither value nor gradient, even if they hold NaN or infinity.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by the number of rows that the mask keeps.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``logits`` without the class axis; its dtype.
+        Twice the relative error of :func:`logsumexp`: 1 ULP in float16, bfloat16 and float32
+        and 6 in float64, except near the zero of the log-sum-exp, as stated there.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is not floating.
+    ValueError
+        If a shape does not fit or the reduction is unknown.
+
+    References
+    ----------
+    B. Zoph et al., "ST-MoE: designing stable and transferable sparse expert models",
+    arXiv:2202.08906, 2022, eq. (5); A. Chowdhery et al., "PaLM: scaling language modeling with
+    pathways", JMLR 24, 2023, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> round(float(lossref.z_loss(np.zeros((1, 2)))), 6)
+    0.480453
+    """
+    check_reduction(reduction, denominator)
+    rows, shape = class_rows(logits)
+    if mask is not None:
+        mask = broadcast("mask", check_mask(mask), logits.select(min(1, logits.ndim - 1), 0))
+        rows = torch.where(mask.reshape(-1, 1), rows, 0.0)
+    losses = LogSumExp.apply(rows).square().reshape(shape)
+    if mask is not None:
+        losses = torch.where(mask, losses, 0.0)
+    return finish(
+        losses,
+        mask=mask,
+        dtype=logits.dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )

@@ -15,6 +15,16 @@ from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 Formula = Callable[..., Tensor]
 
 
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """The product, with 0 where a is 0 even if b is infinite."""
+    return torch.where(a == 0.0, 0.0, a * torch.where(a == 0.0, 1.0, b))
+
+
+def keep_finite(x: Tensor) -> Tensor:
+    """The tensor with infinities replaced, where a factor of 0 decides the product."""
+    return x.clamp(max=torch.finfo(x.dtype).max)
+
+
 def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) -> Tensor:
     """Apply an elementwise formula one format up, by chunks that stay in the cache."""
     first = inputs[0]

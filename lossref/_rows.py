@@ -399,3 +399,64 @@ class DenseCrossEntropyGradient(RowFunction):
             to_target = torch.where(keep.unsqueeze(-1), to_target, 0.0).to(target.dtype)
         to_g = (q * centred).sum(-1)
         return to_x.to(x.dtype), to_target, None, None, None, to_g
+
+
+def softened_differences(
+    student: Tensor, teacher: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Teacher's p, student's q, and log p - log q, all one format up.
+
+    The logits are subtracted before anything else: for nearly equal logits, a difference of two
+    log-probabilities would have lost what they differ by.
+    """
+    b, a = widen(student) / temperature, widen(teacher) / temperature
+    p, q = Softmax.apply(a), Softmax.apply(b)
+    difference = (widen(teacher) - widen(student)) / temperature
+    # -inf in both is a class that neither allows.
+    difference = torch.where(student == teacher, 0.0, difference)
+    close = difference.abs().amax(-1, keepdim=True) < 1.0
+    near = torch.log1p((q * torch.expm1(torch.where(close, difference, 0.0))).sum(-1, keepdim=True))
+    far = (LogSumExp.apply(a) - LogSumExp.apply(b)).unsqueeze(-1)
+    return p, q, difference - torch.where(close, near, far)
+
+
+def excess_of_exp(x: Tensor) -> Tensor:
+    """X + e^-x - 1, never negative; by its series near 0, where the terms cancel."""
+    small = x.abs() < 0.03
+    s = torch.where(small, x, 0.0)
+    series = torch.zeros_like(s)
+    for n in range(10, 1, -1):
+        series = (1.0 - series) / n * s if n > 2 else (1.0 - series) * 0.5 * s * s
+    return torch.where(small, series, x + torch.expm1(-x))
+
+
+class SoftenedDivergence(RowFunction):
+    """T² times the divergence of softened student rows from softened teacher rows."""
+
+    @staticmethod
+    def forward(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        def kernel(student: Tensor, teacher: Tensor) -> Tensor:
+            p, q, delta = softened_differences(student, teacher, temperature)
+            # For delta < 0 with e^-delta too large for the format: p e^-delta is q.
+            terms = torch.where(
+                delta < -1.0, _times(p, delta) - p + q, _times(p, excess_of_exp(delta))
+            )
+            return temperature**2 * terms.sum(-1)
+
+        return by_rows(kernel, student, teacher)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        student, teacher, ctx.temperature = inputs
+        ctx.save_for_backward(student, teacher)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        student, teacher = ctx.saved_tensors
+        p, q, delta = softened_differences(student, teacher, ctx.temperature)
+        ahead = delta > 0.0
+        # q - p by whichever of the two forms cannot overflow
+        lower = p * torch.expm1(-torch.where(ahead, delta, 0.0))
+        upper = -q * torch.expm1(torch.where(ahead, 0.0, delta))
+        difference = torch.where(ahead, lower, upper)
+        return (ctx.temperature * g.unsqueeze(-1) * difference).to(student.dtype), None, None

@@ -1,0 +1,328 @@
+"""Losses that turn to the hard examples: focal losses and online hard example mining."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from lossref._arrays import (
+    Array,
+    check_floating,
+    check_interval,
+    check_range,
+    check_shape,
+    match_dtype,
+    takes_arrays,
+    visible,
+    wide_dtype,
+)
+from lossref._classification import class_rows, index_targets
+from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
+from lossref._numerics import stable_sigmoid, stable_softplus
+from lossref._reduction import check_reduction, finish
+from lossref._rows import IndexCrossEntropy
+
+
+@takes_arrays
+def sigmoid_focal_loss(
+    logits: Array,
+    target: Array,
+    *,
+    alpha: float | None = None,
+    gamma: float = 2.0,
+    weight: Array | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Focal loss for independent binary targets.
+
+    .. math::
+        \ell = \alpha_t\,(1 - p_t)^{\gamma}\,\operatorname{BCE}(x, t), \qquad
+        p_t = t\,p + (1 - t)(1 - p), \quad \alpha_t = t\,\alpha + (1 - t)(1 - \alpha)
+
+    with :math:`p = \sigma(x)`; for targets 0 and 1 this is
+    :math:`-\alpha_t (1 - p_t)^\gamma \log p_t`.
+
+    Parameters
+    ----------
+    logits : array of any shape, floating
+        One logit :math:`x` per decision.
+    target : array of the same shape
+        Probabilities in [0, 1]; integers and booleans are taken as 0 and 1.
+    alpha : float, optional
+        Weight of the positives in [0, 1]; negatives weigh :math:`1 - \alpha`. By default both
+        weigh 1. torchvision's default is 0.25, and so is the paper's best with
+        :math:`\gamma = 2`.
+    gamma : float
+        Focusing :math:`\gamma`, at least 0; 0 gives the binary cross-entropy.
+    weight : array, optional
+        Weight of each entry, broadcast to the shape of ``logits``.
+    mask : boolean array, optional
+        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
+        neither value nor gradient, even if they hold NaN or infinity.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by the number of entries that the mask keeps; the paper divides by the
+        number of positives instead, which ``denominator`` can give.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``logits``; the dtype of ``logits``. With targets
+        of 0 and 1 value and gradient are correct to 1 ULP in float16, bfloat16 and float32, and
+        in float64 to :math:`3 + 2\gamma`, which :math:`\alpha` raises by 1. With targets
+        between, the gradient crosses zero: there to :math:`3 + 2\gamma` ULP of its larger term.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is not floating, or a floating ``target`` has another dtype.
+    ValueError
+        If a shape does not fit, a target or parameter is out of range, or the reduction unknown.
+
+    References
+    ----------
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal loss for dense object detection",
+    ICCV 2017, eq. (5).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> logits = np.array([0.0, 3.0, 0.0])
+    >>> lossref.sigmoid_focal_loss(logits, np.array([1, 1, 0]), gamma=2.0, reduction="none")
+    array([1.73286795e-01, 1.09283324e-04, 1.73286795e-01])
+    """
+    check_floating(logits=logits, weight=weight)
+    check_range("gamma", gamma, 0.0, high_open=True)
+    if alpha is not None:
+        check_range("alpha", alpha, 0.0, 1.0)
+    target = match_dtype("target", target, logits)
+    check_interval("target", target, 0.0, 1.0, mask)
+    value, slope = _sigmoid_focal(alpha, float(gamma))
+    return elementwise_loss(
+        value,
+        (slope, None),
+        {"logits": logits, "target": target},
+        weight=weight,
+        mask=mask,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )
+
+
+def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula]:
+    """The formulas of the focal loss: everything by the probability q = 1 - p_t of the mistake."""
+
+    def balance(t: Tensor) -> Tensor | float:
+        return 1.0 if alpha is None else t * alpha + (1.0 - t) * (1.0 - alpha)
+
+    def parts(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        p, not_p = stable_sigmoid(x), stable_sigmoid(-x)
+        q = p * (1.0 - t) + not_p * t
+        loss = times(t, stable_softplus(-x)) + times(1.0 - t, stable_softplus(x))
+        return p, not_p, q, loss
+
+    def value(x: Tensor, t: Tensor) -> Tensor:
+        _, _, q, loss = parts(x, t)
+        return balance(t) * times(q.pow(gamma), loss)
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        p, not_p, q, loss = parts(x, t)
+        # q' / q in a form without a quotient of two probabilities that are both 0
+        share = torch.where(t == 1.0, 0.0, (1.0 - t) / torch.where(t == 1.0, 1.0, not_p))
+        share = share + torch.where(t == 0.0, 0.0, t / torch.where(t == 0.0, 1.0, p))
+        growth = (1.0 - 2.0 * t) / share
+        own = p * (1.0 - t) - not_p * t
+        return balance(t) * q.pow(gamma) * (gamma * growth * keep_finite(loss) + own)
+
+    return value, slope
+
+
+@takes_arrays
+def focal_loss(
+    logits: Array,
+    target: Array,
+    *,
+    alpha: Array | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Focal loss over classes.
+
+    .. math::
+        \ell = -\alpha_y\,(1 - p_y)^{\gamma} \log p_y, \qquad p = \operatorname{softmax}(z)
+
+    Parameters
+    ----------
+    logits : array of shape (C,), (N, C) or (N, C, d1, ...), floating
+        The class axis is 1.
+    target : integer array
+        Class indices, with the shape of ``logits`` without the class axis.
+    alpha : array of shape (C,), optional
+        Class weights :math:`\alpha`, constants of the loss.
+    gamma : float
+        Focusing :math:`\gamma`, at least 0; 0 gives the cross-entropy.
+    ignore_index : int
+        Targets that are left out: they touch neither value nor gradient.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by the number of targets that are kept, whatever their weights.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``target``; the dtype of ``logits``. Value and
+        gradient are correct to 1 ULP in float16, bfloat16 and float32. In float64 to
+        :math:`4 + 4\gamma` ULP, since the error of the cross-entropy enters through both factors.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is not floating, or ``target`` not integer.
+    ValueError
+        If a shape does not fit, an index or ``gamma`` is out of range, or the reduction unknown.
+
+    References
+    ----------
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal loss for dense object detection",
+    ICCV 2017, eq. (5), with the softmax for the sigmoid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> logits = np.array([[0.0, 0.0], [0.0, 3.0]])
+    >>> lossref.focal_loss(logits, np.array([0, 1]), reduction="none")
+    array([1.73286795e-01, 1.09283324e-04])
+    """
+    check_reduction(reduction, denominator)
+    check_range("gamma", gamma, 0.0, high_open=True)
+    rows, shape = class_rows(logits)
+    if alpha is not None:
+        check_floating(alpha=alpha)
+        check_shape("alpha", alpha, rows.shape[1:], "one weight per class")
+        alpha = alpha.detach().to(wide_dtype(rows.dtype))
+    index, keep, row_weight = index_targets(target, shape, rows, alpha, ignore_index)
+    kept = target != int(ignore_index)
+    surprise = IndexCrossEntropy.apply(rows, index, keep)
+    losses = elementwise(*_focal_of_surprise(float(gamma)), surprise) * row_weight
+    return finish(
+        losses.reshape(shape),
+        mask=kept,
+        dtype=logits.dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )
+
+
+def _focal_of_surprise(gamma: float) -> tuple[Formula, tuple[Formula]]:
+    """The focal loss as a function of l = -log p_y, since 1 - p_y = -expm1(-l) keeps its digits."""
+
+    def value(loss: Tensor) -> Tensor:
+        return times((-torch.expm1(-loss)).pow(gamma), loss)
+
+    def slope(loss: Tensor) -> Tensor:
+        q = -torch.expm1(-loss)
+        # l / (1 - p) tends to 1 with l; p l tends to 0 where l is infinite.
+        ratio = torch.where(loss == 0.0, 1.0, loss / torch.where(loss == 0.0, 1.0, q))
+        return q.pow(gamma) * (1.0 + gamma * torch.exp(-loss) * keep_finite(ratio))
+
+    return value, (slope,)
+
+
+@takes_arrays
+def ohem_cross_entropy(
+    logits: Array,
+    target: Array,
+    *,
+    keep: float,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    denominator: float | Array | None = None,
+    nan_if_empty: bool = False,
+) -> Array:
+    r"""Cross-entropy of the hardest examples (online hard example mining).
+
+    .. math::
+        \frac{1}{k} \sum_{i \in H} \ell_i, \qquad k = \lceil \text{keep} \cdot N \rceil
+
+    where :math:`H` holds the :math:`k` largest of the N cross-entropies; among equals the first.
+
+    Parameters
+    ----------
+    logits : array of shape (C,), (N, C) or (N, C, d1, ...), floating
+        The class axis is 1; every pixel is an example.
+    target : integer array
+        Class indices, with the shape of ``logits`` without the class axis.
+    keep : float
+        The share of the examples that is kept, in (0, 1], read as the decimal it is written as:
+        7 of 100 for 0.07.
+    ignore_index : int
+        Targets that are left out and not counted in N.
+    reduction : {"none", "mean", "sum"}
+        The mean divides by :math:`k`. ``"none"`` gives 0 for examples that are not kept.
+    denominator : number or 0-d array, optional
+        What the mean divides by instead.
+    nan_if_empty : bool
+        A mean over nothing is 0 with zero gradient; True makes it NaN.
+
+    Returns
+    -------
+    array
+        A scalar, or for ``"none"`` the shape of ``target``; the dtype of ``logits``. As exact as
+        :func:`cross_entropy`; examples that are not kept get no gradient.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is not floating, or ``target`` not integer.
+    ValueError
+        If a shape does not fit, an index or ``keep`` is out of range, or the reduction unknown.
+
+    References
+    ----------
+    A. Shrivastava, A. Gupta, R. Girshick, "Training region-based object detectors with online
+    hard example mining", CVPR 2016, section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossref
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    >>> lossref.ohem_cross_entropy(logits, np.array([0, 0, 0]), keep=0.5, reduction="none")
+    array([0.        , 1.31326169, 3.04858735])
+    """
+    check_reduction(reduction, denominator)
+    check_range("keep", keep, 0.0, 1.0, low_open=True)
+    rows, shape = class_rows(logits)
+    index, valid, _ = index_targets(target, shape, rows, None, ignore_index)
+    losses = IndexCrossEntropy.apply(rows, index, valid)
+    # The decimal as written: 0.07 * 100 in binary is above 7, and its ceiling 8.
+    count = math.ceil(Fraction(repr(float(keep))) * int(visible(valid).sum()))
+    order = torch.where(valid, losses.detach(), -torch.inf).argsort(descending=True, stable=True)
+    hardest = torch.zeros_like(valid).index_fill(0, order[:count], True)
+    return finish(
+        torch.where(hardest, losses, 0.0).reshape(shape),
+        mask=hardest.reshape(shape),
+        dtype=logits.dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
+    )
