@@ -15,6 +15,7 @@ from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
+from autograder.not_allowed import read_not_allowed, uses
 from autograder.student_process import Limits, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
@@ -90,9 +91,11 @@ class NotebookRun:
         self.notebook = notebook
         self.assignment = assignment
         limits = limits or Limits()
-        files, self.left_out = files_of(folder, limits)
+        files, self.noticed = files_of(folder, limits)
         root = assignment.root if assignment is not None else None
-        self.process = StudentProcess(warm_process(confined, root), files, limits)
+        not_allowed = read_not_allowed(assignment)
+        self.noticed += uses(notebook, not_allowed.names)
+        self.process = StudentProcess(warm_process(confined, root), files, limits, not_allowed)
 
     def judged_ids(self) -> list[str]:
         """Return the grade cells that have hidden checks, in the notebook's order."""
@@ -104,7 +107,7 @@ class NotebookRun:
 
     def run_cells(self) -> SubmissionVerdict:
         """Run every code cell in order; return the outputs and what had to be stopped."""
-        verdict = SubmissionVerdict(incidents=list(self.left_out))
+        verdict = SubmissionVerdict(incidents=list(self.noticed))
         stopped = ""
         for index, cell in enumerate(self.notebook.cells):
             if cell.cell_type != "code":

@@ -34,6 +34,7 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import Caller, Reply
 from autograder.child import protocol
+from autograder.not_allowed import NotAllowed
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
@@ -145,7 +146,9 @@ class WarmProcess:
                 f"the warm process answered {reply[0]!r}, expected {expected!r}"
             )
 
-    def start(self, files: Sequence[tuple[str, bytes]], limits: Limits) -> Peer:
+    def start(
+        self, files: Sequence[tuple[str, bytes]], limits: Limits, not_allowed: NotAllowed
+    ) -> Peer:
         """Fork the child of one submission, which finds `files` in its working folder."""
         peer = Peer()
         setting = [
@@ -156,6 +159,8 @@ class WarmProcess:
             self.confined,
             FIRST_UID + os.getpid() % 2**16 if self.confined and os.getuid() == 0 else 0,
             confinement.forbidden_calls_program() if self.confined else b"",
+            list(not_allowed.names),
+            list(not_allowed.operators),
         ]
         protocol.send(self.connection, ["start", *setting], [peer.inherited.fileno()])
         reply = peer.greet(time.monotonic() + START_SECONDS)
@@ -188,12 +193,17 @@ class StudentProcess:
     """One submission's process: runs its cells and keeps snapshots at grade cells."""
 
     def __init__(
-        self, warm: WarmProcess, files: Sequence[tuple[str, bytes]], limits: Limits
+        self,
+        warm: WarmProcess,
+        files: Sequence[tuple[str, bytes]],
+        limits: Limits,
+        not_allowed: NotAllowed,
     ) -> None:
         self.warm = warm
         self.limits = limits
         self.deadline = time.monotonic() + limits.total_seconds
-        self.peer = warm.start(files, limits)
+        self.not_allowed = not_allowed
+        self.peer = warm.start(files, limits, not_allowed)
         self.snapshots: dict[str, Peer] = {}
         self.ended = ""
 
@@ -318,7 +328,7 @@ class SnapshotCaller:
             raise self._stop(f"The process ended while `{function}` ran.") from error
         except protocol.ProtocolError as error:
             raise self._stop(f"`{function}` returned something unreadable.") from error
-        return understand_reply(function, reply)
+        return understand_reply(function, reply, self.process.not_allowed.words)
 
     def _stop(self, sentence: str) -> StudentStoppedError:
         self.stopped = sentence
@@ -342,13 +352,19 @@ def readable_outputs(text: str) -> list[Any]:
     return outputs  # type: ignore[no-any-return]
 
 
-def understand_reply(function: str, reply: Any) -> Reply:
+def understand_reply(function: str, reply: Any, not_allowed: frozenset[str]) -> Reply:
     """Turn a reply into a `Reply`, or raise `CheckFailedError` in words for the student."""
     match reply:
         case ["returned", value, list() as gradients, list() as inputs]:
             return Reply(value, tuple(_gradient(entry) for entry in gradients), tuple(inputs))
         case ["raised", str() as name, int() as line]:
             raise exception_failure(function, _identifier(name), line)
+        case ["not allowed", str() as name]:
+            what = f"`{name}`" if name in not_allowed else "something"
+            raise CheckFailedError(
+                f"`{function}` uses {what}, which this exercise asks you to write by hand.",
+                raised="NotAllowedError",
+            )
         case ["undefined"]:
             raise CheckFailedError(f"The notebook does not define `{function}`.")
         case ["not callable", str() as name]:

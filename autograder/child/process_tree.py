@@ -41,7 +41,8 @@ def descendants(root: int) -> list[int]:
 def parent_of(pid: int) -> int:
     """Return the parent of a process, or 0 when there is no such process."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        # a process may give itself a name that is not text
+        status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
-    return int(status.rpartition(")")[2].split()[1])
+    return int(status.rpartition(b")")[2].split()[1])

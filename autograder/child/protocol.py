@@ -21,6 +21,7 @@ HEADER = struct.Struct("!4sQ")
 MAX_MESSAGE_BYTES = 256 * 2**20
 MAX_DEPTH = 8
 MAX_DIMENSIONS = 16
+MAX_VALUES = 100_000
 
 TENSOR_DTYPES = (
     torch.float16,
@@ -56,7 +57,7 @@ def encode(value: Any) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes | bytearray) -> Any:
     """Return the value that `data` holds; raise `ProtocolError` unless it is exactly one value."""
     reader = _Reader(data)
     value = reader.value(0)
@@ -125,11 +126,12 @@ def _write_array(array: np.ndarray[Any, Any], parts: list[bytes]) -> None:
 class _Reader:
     """Reads values from bytes that nobody vouches for."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = memoryview(data)
         self.position = 0
+        self.values = 0
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
         if size > len(self.data) - self.position:
             left = len(self.data) - self.position
             raise ProtocolError(f"expected {size} more bytes, found {left}")
@@ -143,7 +145,10 @@ class _Reader:
     def value(self, depth: int) -> Any:
         if depth > MAX_DEPTH + 1:
             raise ProtocolError(f"values are nested deeper than {MAX_DEPTH}")
-        tag = self.take(1)
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise ProtocolError(f"a message holds more than {MAX_VALUES} values")
+        tag = bytes(self.take(1))
         if tag == b"n":
             return None
         if tag == b"b":
@@ -155,7 +160,7 @@ class _Reader:
         if tag == b"s":
             return self.text()
         if tag == b"y":
-            return self.take(self.unpack("!Q")[0])
+            return bytes(self.take(self.unpack("!Q")[0]))
         if tag == b"t":
             return self.tensor()
         if tag == b"a":
@@ -169,7 +174,7 @@ class _Reader:
     def text(self) -> str:
         (size,) = self.unpack("!I")
         try:
-            return self.take(size).decode("utf-8")
+            return str(self.take(size), "utf-8")
         except UnicodeDecodeError as error:
             raise ProtocolError("text is not UTF-8") from error
 
@@ -199,8 +204,8 @@ class _Reader:
         data = self.take(math.prod(shape) * dtype.itemsize)
         if not data:
             return torch.empty(shape, dtype=dtype, device=DEVICES[device])
-        if dtype == torch.bool and max(data) > 1:
-            raise ProtocolError("a byte of a bool tensor is neither 0 nor 1")
+        if dtype == torch.bool:
+            _require_bools(data)
         tensor = torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
         return tensor if device == 0 else tensor.to(DEVICES[device])
 
@@ -211,7 +216,14 @@ class _Reader:
         dtype = np.dtype(ARRAY_DTYPES[code])
         shape = self.shape(dimensions)
         data = self.take(math.prod(shape) * dtype.itemsize)
+        if dtype == np.bool_:
+            _require_bools(data)
         return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
+
+
+def _require_bools(data: memoryview) -> None:
+    if data and np.frombuffer(data, np.uint8).max() > 1:
+        raise ProtocolError("a byte that stands for a bool is neither 0 nor 1")
 
 
 def send(connection: socket.socket, value: Any, descriptors: Sequence[int] = ()) -> None:
@@ -232,8 +244,15 @@ def receive(
     Raises `EOFError` at the end, `TimeoutError` when it is late, and `ProtocolError` for anything
     malformed.
     """
+    return decode(receive_bytes(connection, deadline=deadline, limit=limit))
+
+
+def receive_bytes(
+    connection: socket.socket, *, deadline: float | None = None, limit: int = MAX_MESSAGE_BYTES
+) -> bytearray:
+    """Receive the bytes of one value, undecoded; raise as `receive` does."""
     header = _receive_exactly(connection, HEADER.size, deadline)
-    return decode(_receive_exactly(connection, _body_size(header, limit), deadline))
+    return _receive_exactly(connection, _body_size(header, limit), deadline)
 
 
 def receive_with_descriptors(connection: socket.socket, count: int) -> tuple[Any, list[int]]:
@@ -246,7 +265,7 @@ def receive_with_descriptors(connection: socket.socket, count: int) -> tuple[Any
     return decode(body), descriptors
 
 
-def _body_size(header: bytes, limit: int) -> int:
+def _body_size(header: bytes | bytearray, limit: int) -> int:
     magic, size = HEADER.unpack(header)
     if magic != MAGIC:
         raise ProtocolError(f"a message begins with {magic!r}, expected {MAGIC!r}")
@@ -255,7 +274,9 @@ def _body_size(header: bytes, limit: int) -> int:
     return int(size)
 
 
-def _receive_exactly(connection: socket.socket, size: int, deadline: float | None = None) -> bytes:
+def _receive_exactly(
+    connection: socket.socket, size: int, deadline: float | None = None
+) -> bytearray:
     buffer = bytearray()
     while len(buffer) < size:
         if deadline is not None:
@@ -267,4 +288,4 @@ def _receive_exactly(connection: socket.socket, size: int, deadline: float | Non
         if not chunk:
             raise EOFError("the other side has closed the connection")
         buffer += chunk
-    return bytes(buffer)
+    return buffer

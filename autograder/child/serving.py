@@ -9,7 +9,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import calls, protocol
+from . import calls, not_allowed, protocol
 from .shell import NotebookShell, run_cell
 
 
@@ -74,10 +74,13 @@ def _answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
         return ["undefined"]
     if not callable(function):
         return ["not callable", type(function).__name__]
+    not_allowed.used.clear()
     try:
         value, gradients, after = calls.call_function(function, arguments, gradient_of, cotangent)
         return ["returned", value, gradients, after]
     except BaseException as error:
+        if not_allowed.used:
+            return ["not allowed", not_allowed.used[0]]
         return ["raised", calls.exception_name(error), calls.error_line(error, function)]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from . import confinement, protocol, serving
+from . import confinement, not_allowed, protocol, serving
 from .process_tree import end_descendants
 from .shell import NotebookShell, make_shell, run_cell
 
@@ -29,7 +29,8 @@ class Setting:
     """What one submission gets: its files, its limits, and how it is confined.
 
     `uid` is the user it becomes where the warm process is root, else 0; `limits` are those of
-    `confinement.limit_resources`.
+    `confinement.limit_resources`; `names` and `operators` are what the exercise asks to be written
+    by hand.
     """
 
     files: Sequence[tuple[str, bytes]]
@@ -39,6 +40,8 @@ class Setting:
     confined: bool
     uid: int
     forbidden_calls: bytes
+    names: Sequence[str]
+    operators: Sequence[str]
 
 
 class WithheldModules(importlib.abc.MetaPathFinder):
@@ -118,6 +121,7 @@ def fork_submission(
         trusted.close()
         connection = socket.socket(fileno=descriptor)
         try:
+            not_allowed.withdraw(setting.names, setting.operators)
             _confine(setting)
             _unpack(setting)
         except OSError as error:

@@ -1,0 +1,128 @@
+import nbformat
+import pytest
+import torch
+
+from autograder.engine import grade_notebook
+from autograder.not_allowed import read_not_allowed, uses
+
+NAMES = [
+    "torch.softmax",
+    "torch.Tensor.softmax",
+    "torch.nn.functional.softmax",
+    "torch.nn.Softmax",
+    "torch.distributions",
+]
+OPERATORS = ["_softmax", "softmax.int", "_safe_softmax"]
+HAND_WRITTEN = "def square(x):\n    return x * x"
+WAYS = {
+    "the function": "torch.softmax(x, 0)",
+    "the method": "x.softmax(0)",
+    "the module's function": "torch.nn.functional.softmax(x, dim=0)",
+    "the class": "torch.nn.Softmax(0)(x)",
+    "a name put together": "getattr(torch, 'soft' + 'max')(x, 0)",
+    "the base class's method": "torch._C.TensorBase.softmax(x, 0)",
+    "the module of bindings": "torch._C._VariableFunctions.softmax(x, 0)",
+    "the operator": "torch.ops.aten._softmax(x, 0, False)",
+    "the composite operator": "torch.ops.aten.softmax.int(x, 0)",
+    "attention": "torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None])[0]",
+    "a module that holds it": "torch.distributions.Categorical(logits=x).probs",
+}
+
+
+@pytest.fixture
+def strict(toy):
+    (toy.checks / "not_allowed.txt").write_text("\n".join(NAMES))
+    (toy.checks / "not_allowed_operators.txt").write_text("\n".join(OPERATORS))
+    return toy
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+def test_each_way_to_a_library_function_is_refused_in_words(strict, toy_notebook, way):
+    source = f"def square(x):\n    {way}\n    return x * x"
+    cell = grade_notebook(toy_notebook(source), strict).cells["test_square"]
+    assert cell.checks[0].outcome == "failed"
+    assert "which this exercise asks you to write by hand" in cell.checks[0].message
+
+
+def test_work_written_by_hand_keeps_its_points(strict, toy_notebook):
+    verdict = grade_notebook(toy_notebook(HAND_WRITTEN), strict)
+    assert verdict.cells["test_square"].earned == 3
+    assert verdict.incidents == []
+
+
+def test_a_use_outside_the_exercise_costs_nothing_and_is_reported(strict, toy_notebook):
+    notebook = toy_notebook(HAND_WRITTEN, "torch.softmax(torch.ones(2), 0)")
+    verdict = grade_notebook(notebook, strict)
+    assert verdict.cells["test_square"].earned == 3
+    assert verdict.incidents == [
+        "Cell 4 uses `torch.softmax`, which this exercise asks you to write by hand."
+    ]
+    assert verdict.outputs[3][0]["ename"] == "NotAllowedError"
+
+
+def test_the_next_submission_of_another_exercise_has_the_function_again(
+    strict, toy_notebook, tmp_path
+):
+    grade_notebook(toy_notebook(HAND_WRITTEN), strict)
+    notebook = toy_notebook("def square(x):\n    torch.softmax(x, 0)\n    return x * x")
+    (strict.checks / "not_allowed.txt").unlink()
+    (strict.checks / "not_allowed_operators.txt").unlink()
+    assert grade_notebook(notebook, strict).cells["test_square"].earned == 3
+
+
+def found(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    return uses(nbformat.v4.new_notebook(cells=cells), NAMES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.softmax(x, 0)",
+        "import torch as t\nt.softmax(x, 0)",
+        "from torch import softmax",
+        "from torch import softmax as s\ns(x, 0)",
+        "import torch.nn.functional as F\nF.softmax(x, 0)",
+        "from torch.nn import functional\nfunctional.softmax(x, 0)",
+        "x.softmax(0)",
+        "(x + 1).softmax(0)",
+        "torch.distributions.Categorical(x)",
+        "from torch.distributions import Categorical",
+        "f = torch.softmax",
+    ],
+)
+def test_the_static_read_finds(source):
+    assert len(found(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def softmax(x):\n    return x",
+        "softmax(x)",
+        "# torch.softmax",
+        "'torch.softmax'",
+        "def f(:",
+    ],
+)
+def test_the_static_read_leaves_alone(source):
+    assert found(source) == []
+
+
+def test_an_import_in_one_cell_is_known_in_the_next():
+    sentences = found("import torch.nn.functional as F", "F.softmax(x, 0)")
+    assert sentences == [
+        "Cell 2 uses `torch.nn.functional.softmax`, which this exercise asks you to write by hand."
+    ]
+
+
+def test_every_listed_operator_of_the_course_exists(request):
+    from autograder.assignment import assignment_names, find_assignment
+
+    root = request.config.rootpath
+    for name in assignment_names(root):
+        lists = read_not_allowed(find_assignment(name, root))
+        assert lists.names
+        for operator in lists.operators:
+            packet, _, overload = operator.partition(".")
+            assert hasattr(getattr(torch.ops.aten, packet), overload or "default"), operator
