@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def book() -> Path:
 def soup(book: Path) -> Callable[[str], BeautifulSoup]:
     """Return a reader of built pages."""
 
+    @cache
     def read(page: str) -> BeautifulSoup:
         return BeautifulSoup((book / f"{page}.html").read_text("utf-8"), "html.parser")
 

@@ -76,9 +76,10 @@ def test_pair_refuses_an_exception_that_does_not_come() -> None:
         wrong_and_right(wrong="1", right="2", raises=IndexError, namespace={})
 
 
-def test_pair_does_not_hide_an_unexpected_exception() -> None:
+@pytest.mark.parametrize("raises", [None, IndexError])
+def test_pair_does_not_hide_an_unexpected_exception(raises: type[Exception] | None) -> None:
     with pytest.raises(ZeroDivisionError):
-        wrong_and_right(wrong="1 / 0", right="2", namespace={})
+        wrong_and_right(wrong="1 / 0", right="2", raises=raises, namespace={})
 
 
 def test_source_is_shown_without_its_docstring() -> None:
