@@ -17,6 +17,19 @@ from lossref._classification import (
     smooth_labels,
     z_loss,
 )
+from lossref._embedding import (
+    arcface_loss,
+    batch_hard_triplet_loss,
+    clip_loss,
+    contrastive_loss,
+    cosface_loss,
+    info_nce_loss,
+    nt_xent_loss,
+    pairwise_distance,
+    siglip_loss,
+    sup_con_loss,
+    triplet_margin_loss,
+)
 from lossref._focal import focal_loss, ohem_cross_entropy, sigmoid_focal_loss
 from lossref._gradient import value_and_grad
 from lossref._margins import exponential_loss, hinge_loss, logistic_loss, multi_margin_loss
@@ -42,9 +55,14 @@ from lossref._regression import (
 )
 
 __all__ = [
+    "arcface_loss",
     "asymmetric_loss",
+    "batch_hard_triplet_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "clip_loss",
+    "contrastive_loss",
+    "cosface_loss",
     "cross_entropy",
     "dice_loss",
     "distillation_loss",
@@ -57,6 +75,7 @@ __all__ = [
     "gradnorm_weights",
     "hinge_loss",
     "huber_loss",
+    "info_nce_loss",
     "kl_div",
     "l1_loss",
     "log1mexp",
@@ -69,15 +88,20 @@ __all__ = [
     "multi_margin_loss",
     "nll_loss",
     "nn_pu_loss",
+    "nt_xent_loss",
     "ohem_cross_entropy",
+    "pairwise_distance",
     "quantile_loss",
     "reduce",
+    "siglip_loss",
     "sigmoid",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "smooth_labels",
     "softmax",
     "softplus",
+    "sup_con_loss",
+    "triplet_margin_loss",
     "uncertainty_weighted_loss",
     "value_and_grad",
     "z_loss",

@@ -1,0 +1,467 @@
+"""Losses over embeddings against an oracle that differentiates by 1200-bit differences."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from loss_checks import refused, value_and_gradient
+from loss_oracle import FLOATS, exact, mp, mpf, worst
+
+import lossref
+
+# The step of the differences; the error of the quotient is about its square.
+STEP = mpf(2) ** -300
+TENTH, HALF = mpf(0.1), mpf(0.5)
+
+
+def dot(a, b):
+    return mp.fsum(x * y for x, y in zip(a, b, strict=True))
+
+
+def length(a):
+    return mp.sqrt(dot(a, a))
+
+
+def cosine(a, b):
+    return dot(a, b) / (length(a) * length(b))
+
+
+def apart(a, b):
+    return length([x - y for x, y in zip(a, b, strict=True)])
+
+
+def cross_entropy(logits, y):
+    top = max(logits)
+    return mp.log(mp.fsum(mp.exp(x - top) for x in logits)) + top - logits[y]
+
+
+def info_nce(q, k, tau=TENTH):
+    return [cross_entropy([cosine(a, b) / tau for b in k], i) for i, a in enumerate(q)]
+
+
+def nt_xent(a, b, tau=HALF):
+    z, n = a + b, len(a)
+    losses = []
+    for i, x in enumerate(z):
+        others = [j for j in range(2 * n) if j != i]
+        row = [cosine(x, z[j]) / tau for j in others]
+        losses.append(cross_entropy(row, others.index((i + n) % (2 * n))))
+    return losses
+
+
+def sup_con(z, labels, tau=TENTH):
+    losses = []
+    for i, x in enumerate(z):
+        others = [j for j in range(len(z)) if j != i]
+        row = [cosine(x, z[j]) / tau for j in others]
+        friends = [n for n, j in enumerate(others) if labels[j] == labels[i]]
+        each = [cross_entropy(row, n) for n in friends]
+        losses.append(mp.fsum(each) / len(each) if each else mpf(0))
+    return losses
+
+
+def clip(u, v, s):
+    rows = [[s * cosine(a, b) for b in v] for a in u]
+    columns = [list(c) for c in zip(*rows, strict=True)]
+    n = range(len(u))
+    return [(cross_entropy(rows[i], i) + cross_entropy(columns[i], i)) / 2 for i in n]
+
+
+def siglip(u, v, s, b):
+    return [
+        mp.fsum(
+            mp.log1p(mp.exp((-1 if i == j else 1) * (s * cosine(x, y) + b)))
+            for j, y in enumerate(v)
+        )
+        for i, x in enumerate(u)
+    ]
+
+
+def arcface(x, w, target, m, s, monotone=True):
+    losses = []
+    for a, y in zip(x, target, strict=True):
+        row = [cosine(a, c) for c in w]
+        theta = mp.acos(row[y])
+        if theta + m > mp.pi and monotone:
+            row[y] = row[y] - m * mp.sin(m)
+        else:
+            row[y] = mp.cos(theta + m)
+        losses.append(cross_entropy([s * c for c in row], y))
+    return losses
+
+
+def cosface(x, w, target, m, s):
+    losses = []
+    for a, y in zip(x, target, strict=True):
+        row = [s * (cosine(a, c) - (m if k == y else 0)) for k, c in enumerate(w)]
+        losses.append(cross_entropy(row, y))
+    return losses
+
+
+def triplet(a, p, n, margin=1):
+    return [
+        max(mpf(0), margin + apart(x, y) - apart(x, z)) for x, y, z in zip(a, p, n, strict=True)
+    ]
+
+
+def contrastive(a, b, dissimilar, margin):
+    return [
+        max(mpf(0), margin - apart(x, y)) ** 2 / 2 if far else apart(x, y) ** 2 / 2
+        for x, y, far in zip(a, b, dissimilar, strict=True)
+    ]
+
+
+def batch_hard(z, labels, margin):
+    losses = []
+    for i, x in enumerate(z):
+        near = [apart(x, y) for j, y in enumerate(z) if j != i and labels[i] == labels[j]]
+        far = [apart(x, y) for j, y in enumerate(z) if labels[i] != labels[j]]
+        if not near or not far:
+            losses.append(mpf(0))
+            continue
+        gap = max(near) - min(far)
+        losses.append(mp.log1p(mp.exp(gap)) if margin is None else max(mpf(0), gap + margin))
+    return losses
+
+
+LABELS = [0, 1, 0, 1, 2]
+T = torch.tensor(LABELS)
+CASES = {
+    "pairwise": (
+        lossref.pairwise_distance,
+        2,
+        (),
+        {},
+        lambda a, b: [apart(x, y) for x, y in zip(a, b, strict=True)],
+    ),
+    "contrastive": (
+        lossref.contrastive_loss,
+        2,
+        (T > 0,),
+        {"margin": 2.5},
+        lambda a, b: contrastive(a, b, [y > 0 for y in LABELS], mpf(2.5)),
+    ),
+    "triplet": (lossref.triplet_margin_loss, 3, (), {}, triplet),
+    "batch hard": (
+        lossref.batch_hard_triplet_loss,
+        1,
+        (T,),
+        {"margin": 0.7},
+        lambda z: batch_hard(z, LABELS, mpf(0.7)),
+    ),
+    "batch hard, soft": (
+        lossref.batch_hard_triplet_loss,
+        1,
+        (T,),
+        {"margin": None},
+        lambda z: batch_hard(z, LABELS, None),
+    ),
+    "info_nce": (lossref.info_nce_loss, 2, (), {}, info_nce),
+    "info_nce, cold": (
+        lossref.info_nce_loss,
+        2,
+        (),
+        {"temperature": 0.01},
+        lambda q, k: info_nce(q, k, mpf(0.01)),
+    ),
+    "nt_xent": (lossref.nt_xent_loss, 2, (), {}, nt_xent),
+    "sup_con": (lossref.sup_con_loss, 1, (T,), {}, lambda z: sup_con(z, LABELS)),
+    "clip": (
+        lossref.clip_loss,
+        2,
+        (),
+        {"logit_scale": 20.0},
+        lambda u, v: clip(u, v, mpf(20)),
+    ),
+    "siglip": (
+        lossref.siglip_loss,
+        2,
+        (),
+        {},
+        lambda u, v: siglip(u, v, mpf(10), mpf(-10)),
+    ),
+    "arcface": (
+        lossref.arcface_loss,
+        2,
+        (T,),
+        {"scale": 8.0},
+        lambda x, w: arcface(x, w, LABELS, mpf(0.5), mpf(8)),
+    ),
+    "arcface, wide margin": (
+        lossref.arcface_loss,
+        2,
+        (T,),
+        {"scale": 8.0, "margin": 2.0},
+        lambda x, w: arcface(x, w, LABELS, mpf(2), mpf(8)),
+    ),
+    "arcface of the paper": (
+        lossref.arcface_loss,
+        2,
+        (T,),
+        {"scale": 8.0, "margin": 2.0, "monotone": False},
+        lambda x, w: arcface(x, w, LABELS, mpf(2), mpf(8), monotone=False),
+    ),
+    "cosface": (
+        lossref.cosface_loss,
+        2,
+        (T,),
+        {"scale": 8.0},
+        lambda x, w: cosface(x, w, LABELS, mpf(0.35), mpf(8)),
+    ),
+}
+
+
+def arrange(name, dtype, generator, size=1.0):
+    loss, count, args, options, oracle = CASES[name]
+    arrays = [
+        (torch.randn(5, 3, generator=generator, dtype=torch.float64) * size).to(dtype)
+        for _ in range(count)
+    ]
+    none = {} if loss is lossref.pairwise_distance else {"reduction": "none"}
+    return loss, arrays, args, {**options, **none}, oracle
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_value_and_gradient_hold_their_bounds(name, dtype, place, generator):
+    loss, arrays, args, options, oracle = arrange(name, dtype, generator)
+    leaves = [x.to(place).requires_grad_() for x in arrays]
+    got = loss(*leaves, *(a.to(place) for a in args), **options)
+    gradients = torch.autograd.grad(got.sum(), leaves)
+    assert got.dtype == dtype
+    numbers = [exact(x) for x in arrays]
+    expected = oracle(*numbers)
+    scale = mpf(100) / mpf(options.get("temperature") or 1)
+    if dtype == torch.float64:
+        for a, b in zip(got.tolist(), expected, strict=True):
+            assert abs(mpf(a) - b) <= mpf(10) ** -14 * scale * max(1, abs(b))
+    else:
+        assert worst(got, expected) <= 1
+    for which, gradient in enumerate(gradients):
+        for i, k in [(0, 0), (1, 2), (4, 1)]:
+            numbers[which][i][k] += STEP
+            above = mp.fsum(oracle(*numbers))
+            numbers[which][i][k] -= 2 * STEP
+            below = mp.fsum(oracle(*numbers))
+            numbers[which][i][k] += STEP
+            slope = (above - below) / (2 * STEP)
+            if dtype == torch.float64:
+                error = abs(mpf(gradient[i, k].item()) - slope)
+                assert error <= mpf(10) ** -14 * scale * max(1, abs(slope))
+            else:
+                floor = [mpf(2) ** {torch.float32: -22}.get(dtype, -14)]
+                assert worst(gradient[i, k], [slope], floor=floor) <= 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivatives_of_the_first_and_second_order(name, generator):
+    loss, arrays, args, options, _ = arrange(name, torch.float64, generator)
+    leaves = [x.requires_grad_() for x in arrays]
+    assert torch.autograd.gradcheck(lambda *x: loss(*x, *args, **options), leaves)
+    assert torch.autograd.gradgradcheck(lambda *x: loss(*x, *args, **options), leaves)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e20])
+def test_embeddings_of_norm_zero_and_of_every_size(name, size, generator):
+    dtypes = [torch.bfloat16, torch.float32, torch.float64]
+    for dtype in dtypes:
+        loss, arrays, args, options, _ = arrange(name, dtype, generator, size)
+        leaves = [x.requires_grad_() for x in arrays]
+        got = loss(*leaves, *args, **options)
+        gradients = torch.autograd.grad(got.sum(), leaves)
+        squares = name == "contrastive" and size == 1e20
+        assert all(g.isfinite().all() for g in gradients) or size == 1e-30
+        assert got.isfinite().all() or squares
+        if size == 0.0:
+            assert all((g == 0).all() for g in gradients)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numpy_gets_the_same_bits_and_reductions_divide_by_their_counts(name, generator):
+    loss, arrays, args, options, _ = arrange(name, torch.float32, generator)
+    got = loss(*(x.numpy() for x in arrays), *(a.numpy() for a in args), **options)
+    expected = loss(*arrays, *args, **options)
+    assert isinstance(got, np.ndarray)
+    assert np.array_equal(got, expected.numpy())
+    if "reduction" not in options:
+        return
+    each = loss(*(x.double() for x in arrays), *args, **options)
+    counted = 4 if loss in (lossref.batch_hard_triplet_loss, lossref.sup_con_loss) else len(each)
+    del options["reduction"]
+    wide = [x.double() for x in arrays]
+    torch.testing.assert_close(loss(*wide, *args, **options), each.sum() / counted)
+    total = loss(*wide, *args, reduction="sum", **options)
+    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(loss(*wide, *args, denominator=3, **options), each.sum() / 3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_empty_batches_cost_nothing(name, generator):
+    loss, arrays, args, options, _ = arrange(name, torch.float32, generator)
+    empty = [x[:0] for x in arrays]
+    if loss in (lossref.arcface_loss, lossref.cosface_loss):
+        empty[1] = arrays[1]
+    options.pop("reduction", None)
+    got = loss(*empty, *(a[:0] for a in args), **options)
+    assert got.sum() == 0
+    assert not got.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+def test_all_distances(dtype, p, place, generator):
+    x = torch.randn(6, 4, generator=generator).to(dtype)
+    x[3] = x[0]
+    got, gradient = value_and_gradient(lossref.pairwise_distance, x.to(place), p=p)
+    assert got.diagonal().eq(0).all()
+    assert got[0, 3] == 0
+    assert torch.equal(got, got.T)
+    assert gradient.isfinite().all()
+    rows = exact(x)
+
+    def away(a, b):
+        parts = [abs(u - v) for u, v in zip(a, b, strict=True)]
+        return max(parts) if p == math.inf else mp.fsum(u ** mpf(p) for u in parts) ** (1 / mpf(p))
+
+    assert worst(got, [[away(a, b) for b in rows] for a in rows]) <= (
+        5 if dtype == torch.float64 else 1
+    )
+
+
+def test_all_distances_are_twice_differentiable_and_chunked(generator, monkeypatch):
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def apart(x):
+        return lossref.pairwise_distance(x) + torch.eye(5).double()
+
+    whole = value_and_gradient(lossref.pairwise_distance, x)
+    monkeypatch.setattr(lossref._embedding, "PAIR_ELEMENTS", 31)
+    parts = value_and_gradient(lossref.pairwise_distance, x)
+    torch.testing.assert_close(whole, parts, rtol=1e-15, atol=1e-15)
+    pairs = torch.triu_indices(5, 5, 1)
+    assert torch.autograd.gradcheck(lambda x: lossref.pairwise_distance(x)[*pairs], x)
+    assert torch.autograd.gradgradcheck(lambda x: lossref.pairwise_distance(x)[*pairs], x)
+
+
+def test_near_points_far_from_the_origin_keep_their_distance():
+    x = torch.tensor([[1e4, 1e4], [1e4, 1e4 + 2**-10]], dtype=torch.float32)
+    assert lossref.pairwise_distance(x)[0, 1] == 2**-10
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_triplets_agree_with_pytorch_when_given_its_eps(p, swap, reduction, generator):
+    a, b, c = torch.randn(3, 6, 4, generator=generator, dtype=torch.float64)
+    options = {"p": p, "swap": swap, "reduction": reduction, "eps": 1e-6, "margin": 1.5}
+    got = value_and_gradient(lossref.triplet_margin_loss, a, b, c, **options)
+    expected = value_and_gradient(F.triplet_margin_loss, a, b, c, **options)
+    torch.testing.assert_close(got, expected)
+    near = lossref.pairwise_distance(a, b, p=p, eps=1e-6, keepdim=True)
+    torch.testing.assert_close(near, F.pairwise_distance(a, b, p=p, eps=1e-6, keepdim=True))
+
+
+def test_identical_points_have_finite_gradients():
+    x = torch.ones(4, 3)
+    labels = torch.tensor([0, 0, 1, 1])
+    calls = [
+        (lossref.pairwise_distance, (x,), {}),
+        (lossref.pairwise_distance, (x, x), {}),
+        (lossref.contrastive_loss, (x, x, labels), {}),
+        (lossref.triplet_margin_loss, (x, x, x), {}),
+        (lossref.batch_hard_triplet_loss, (x, labels), {}),
+    ]
+    for loss, args, options in calls:
+        _, gradient = value_and_gradient(loss, *args, **options)
+        assert torch.equal(gradient, torch.zeros_like(x)), loss.__name__
+
+
+@pytest.mark.parametrize("monotone", [False, True])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_arcface_on_the_axis_of_its_class(sign, monotone):
+    w = torch.tensor([[1.0, 2.0, 2.0], [2.0, -1.0, 0.5]])
+    x = sign * 3.0 * w[:1]
+    got, gradient = value_and_gradient(
+        lossref.arcface_loss, x, w, torch.tensor([0]), margin=0.5, scale=4.0, monotone=monotone
+    )
+    theta = 0.0 if sign > 0 else math.pi
+    moved = math.cos(theta + 0.5)
+    if monotone and theta + 0.5 > math.pi:
+        moved = math.cos(theta) - 0.5 * math.sin(0.5)
+    other = 4 * float(F.cosine_similarity(x, w[1:]).item())
+    expected = math.log1p(math.exp(other - 4 * moved))
+    assert abs(got.item() - expected) < 1e-6
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 4
+
+
+def test_sup_con_leaves_lonely_anchors_out(generator):
+    x = torch.randn(4, 3, generator=generator)
+    none = lossref.sup_con_loss(x, torch.tensor([0, 0, 1, 2]), reduction="none")
+    assert none[2:].tolist() == [0.0, 0.0]
+    mean = lossref.sup_con_loss(x, torch.tensor([0, 0, 1, 2]))
+    torch.testing.assert_close(mean, none[:2].mean())
+    got, gradient = value_and_gradient(lossref.sup_con_loss, x, torch.arange(4))
+    assert got == 0
+    assert torch.equal(gradient, torch.zeros_like(x))
+    assert lossref.sup_con_loss(x, torch.arange(4), nan_if_empty=True).isnan()
+
+
+def test_batch_hard_leaves_anchors_without_a_triplet_out(generator):
+    x = torch.randn(4, 3, generator=generator)
+    assert lossref.batch_hard_triplet_loss(x, torch.zeros(4, dtype=torch.long)) == 0
+    none = lossref.batch_hard_triplet_loss(x, torch.tensor([0, 0, 1, 2]), reduction="none")
+    assert none[2:].tolist() == [0.0, 0.0]
+
+
+def test_temperatures_and_scales_can_be_learned(generator):
+    x, y = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1])
+    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    bias = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    calls = [
+        lambda t: lossref.info_nce_loss(x, y, temperature=t),
+        lambda t: lossref.nt_xent_loss(x, y, temperature=t),
+        lambda t: lossref.sup_con_loss(x, labels, temperature=t),
+        lambda t: lossref.clip_loss(x, y, logit_scale=t),
+    ]
+    for call in calls:
+        assert torch.autograd.gradcheck(call, tau)
+    assert torch.autograd.gradcheck(
+        lambda s, b: lossref.siglip_loss(x, y, logit_scale=s, logit_bias=b), (tau, bias)
+    )
+
+
+def test_info_nce_takes_further_negatives(generator):
+    q = torch.randn(3, 4, generator=generator)
+    k = torch.randn(7, 4, generator=generator)
+    got = lossref.info_nce_loss(q, k, temperature=0.2)
+    cosines = F.normalize(q) @ F.normalize(k).T / 0.2
+    torch.testing.assert_close(got, F.cross_entropy(cosines, torch.arange(3)))
+
+
+def test_bad_input_is_named():
+    x, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 1])
+    nce = lossref.info_nce_loss
+    refused(ValueError, r"temperature must be .*\(0, inf\), got -0\.1", nce, x, x, temperature=-0.1)
+    zero = torch.tensor(0.0)
+    refused(ValueError, r"temperature must be positive, but holds 0", nce, x, x, temperature=zero)
+    refused(ValueError, r"key must have a row for every query, 4", nce, x, x[:2])
+    refused(ValueError, r"key must have the width of query, 3", nce, x, x[:, :2])
+    refused(ValueError, r"query must have shape \(N, D\)", nce, x[0], x)
+    refused(TypeError, r"key must have the dtype of query", nce, x, x.double())
+    refused(ValueError, r"labels must have shape \(4,\)", lossref.sup_con_loss, x, y[:, None])
+    refused(TypeError, r"labels must hold integer", lossref.batch_hard_triplet_loss, x, x[:, 0])
+    arc = lossref.arcface_loss
+    refused(ValueError, r"target must be class indices in \[0, 2\)", arc, x, x[:2], y)
+    refused(ValueError, r"margin must be", arc, x, x, y, margin=-0.5)
+    refused(ValueError, r"scale must be", lossref.cosface_loss, x, x, y, scale=0.0)
+    pair = lossref.contrastive_loss
+    refused(ValueError, r"dissimilar must have shape \(4,\)", pair, x, x, y[:, None] > 0)
+    refused(ValueError, r"margin must be", pair, x, x, y > 0, margin=0.0)
+    refused(ValueError, r"positive must have shape", lossref.triplet_margin_loss, x, x[:2], x)
+    refused(ValueError, r"p must be", lossref.pairwise_distance, x, p=0.5)
+    refused(ValueError, r"logit_scale must be", lossref.clip_loss, x, x, logit_scale=0.0)
