@@ -14,10 +14,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 RUNNER_FOLDER = "/runner"
+CHILD_FOLDER = Path(__file__).parent / "child"
+PRIVATE_FOLDERS = (
+    *("--proc", "/proc"),
+    *("--perms", "1777", "--tmpfs", "/tmp"),
+    *("--perms", "1777", "--tmpfs", "/dev/shm"),
+)
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
 SYSTEM_FILES = (
     "/etc/alternatives",
@@ -30,6 +36,24 @@ SYSTEM_FILES = (
     "/etc/passwd",
 )
 WITHHELD_PACKAGES = ("lossref", "autograder")
+# the layers that can be left out alone, to show what each one stops; see child/warm.py too
+LAYERS = (
+    "files",
+    "folders",
+    "processes",
+    "network",
+    "messages",
+    "user",
+    "capabilities",
+    "calls",
+    "limits",
+    "memory",
+)
+OUTER_NAMESPACES = {
+    "messages": "--unshare-ipc",
+    "processes": "--unshare-pid",
+    "network": "--unshare-net",
+}
 
 FORBIDDEN_CALLS = (
     "acct",
@@ -37,6 +61,7 @@ FORBIDDEN_CALLS = (
     "bpf",
     "chroot",
     "delete_module",
+    "fanotify_init",
     "finit_module",
     "fsconfig",
     "fsmount",
@@ -52,11 +77,16 @@ FORBIDDEN_CALLS = (
     "kexec_file_load",
     "kexec_load",
     "keyctl",
+    "memfd_create",
+    "memfd_secret",
     "mknod",
     "mknodat",
     "mount",
     "mount_setattr",
+    "modify_ldt",
     "move_mount",
+    "move_pages",
+    "msgget",
     "name_to_handle_at",
     "open_by_handle_at",
     "open_tree",
@@ -69,9 +99,11 @@ FORBIDDEN_CALLS = (
     "quotactl",
     "reboot",
     "request_key",
+    "semget",
     "setdomainname",
     "sethostname",
     "setns",
+    "shmget",
     "swapoff",
     "swapon",
     "syslog",
@@ -82,6 +114,8 @@ FORBIDDEN_CALLS = (
 )
 NEW_NAMESPACE_FLAGS = 0x7E020080
 AF_UNIX = 1
+MAP_SHARED = 0x01
+MAP_ANONYMOUS = 0x20
 TIOCSTI = 0x5412
 
 
@@ -122,15 +156,19 @@ def missing_confinement() -> str:
     return ""
 
 
-def sandbox_command(secret: Iterable[Path]) -> list[str]:
+def sandbox_command(secret: Iterable[Path], without: Collection[str] = ()) -> list[str]:
     """Return the bubblewrap command that shows the interpreter and its libraries, read-only.
 
-    `secret` folders are covered even where they lie inside one that is shown.
+    `secret` folders are covered even where they lie inside one that is shown; `without` names the
+    layers of confinement to leave out.
     """
-    command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--unshare-ipc"]
-    command += ["--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv"]
+    command += ["--unshare-uts", "--unshare-cgroup-try"]
+    command += [option for layer, option in OUTER_NAMESPACES.items() if layer not in without]
     if os.getuid() != 0:
         command += ["--unshare-user"]
+    if "files" in without:
+        return [*command, "--ro-bind", "/", "/", "--dev", "/dev", *PRIVATE_FOLDERS]
     shown = [*SYSTEM_FOLDERS, *SYSTEM_FILES, *interpreter_folders()]
     for parent in _ancestors((*SYSTEM_FILES, *interpreter_folders())):
         command += ["--perms", "0755", "--dir", parent]
@@ -139,13 +177,17 @@ def sandbox_command(secret: Iterable[Path]) -> list[str]:
             command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind-try", path, path]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]
+    command += ["--dev", "/dev", *PRIVATE_FOLDERS]
     covered = [folder for folder in (*secret, *_installed_grader()) if _is_shown(folder, shown)]
     for folder in covered:
         command += ["--tmpfs", str(folder)]
-    runner = Path(__file__).parent / "child"
-    command += ["--ro-bind", str(runner), RUNNER_FOLDER, "--chdir", "/tmp"]
+    command += ["--ro-bind", str(CHILD_FOLDER), RUNNER_FOLDER, "--chdir", "/tmp"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def runner_folder(without: Collection[str] = ()) -> str:
+    """Return where the sandbox shows what the warm process runs."""
+    return str(CHILD_FOLDER) if "files" in without else RUNNER_FOLDER
 
 
 def interpreter_folders() -> list[str]:
@@ -194,6 +236,9 @@ def forbidden_calls_program() -> bytes:
     allow.add_rule(
         pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.NE, AF_UNIX)
     )
+    # memory that no limit counts
+    shared = MAP_SHARED | MAP_ANONYMOUS
+    allow.add_rule(refuse, "mmap", pyseccomp.Arg(3, pyseccomp.MASKED_EQ, shared, shared))
     allow.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, TIOCSTI))
     with tempfile.TemporaryFile() as file:
         allow.export_bpf(file)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
+from autograder.intake import quoted, read_file
 from autograder.not_allowed import read_not_allowed, uses
 from autograder.student_process import Limits, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
@@ -23,6 +26,9 @@ __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
 
 # covered in the student's file system should the course lie inside a folder that is shown there
 SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
+MAX_FILES = 2_000
+# what even an empty file takes of a file system
+BLOCK = 4096
 _warm: dict[bool, WarmProcess] = {}
 
 
@@ -138,17 +144,36 @@ def files_of(folder: Path | None, limits: Limits) -> tuple[list[tuple[str, bytes
     files: list[tuple[str, bytes]] = []
     left_out: list[str] = []
     room = limits.folder_size // 2
-    for path in sorted(folder.rglob("*")) if folder is not None else ():
+    paths = _paths_below(folder) if folder is not None else []
+    if len(paths) > MAX_FILES:
+        left_out.append(f"Only {MAX_FILES} of {len(paths)} files and folders were read.")
+    for path in paths[:MAX_FILES]:
         name = str(path.relative_to(folder))  # type: ignore[arg-type]
         if path.is_symlink():
-            left_out.append(f"The file {name} is a symbolic link and was left out.")
-        elif path.is_file() and path.stat().st_size > room:
-            left_out.append(f"The file {name} is too large and was left out.")
+            left_out.append(f"The file {quoted(name)} is a symbolic link and was left out.")
         elif path.is_file():
-            content = path.read_bytes()
-            room -= len(content)
+            try:
+                content = read_file(path, max(0, min(room, limits.file_size)))
+            except OSError as error:
+                reason = error.strerror or error
+                left_out.append(f"The file {quoted(name)} was left out: {reason}.")
+                continue
+            room -= len(content) + BLOCK
             files.append((name, content))
     return files, left_out
+
+
+def _paths_below(folder: Path) -> list[Path]:
+    """Return all that lies below a folder, however deep, without following links."""
+    found: list[Path] = []
+    pending = [folder]
+    while pending and len(found) <= MAX_FILES:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                found.append(Path(entry.path))
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+    return sorted(found)
 
 
 def _grade_id(cell: NotebookNode) -> str:

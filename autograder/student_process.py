@@ -27,10 +27,12 @@ import nbformat
 import torch
 
 from autograder import confinement
+from autograder.checking.compare import known_kind
 from autograder.checking.failure import (
     CheckFailedError,
     StudentStoppedError,
     exception_failure,
+    known_exception,
 )
 from autograder.checking.student import Caller, Reply
 from autograder.child import protocol
@@ -38,10 +40,21 @@ from autograder.not_allowed import NotAllowed
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
-CELL_MESSAGE_BYTES = 32 * 2**20
+FORK_SECONDS = 10
+CELL_MESSAGE_BYTES = 16 * 2**20
+SUBMISSION_OUTPUT_BYTES = 64 * 2**20
+REPLY_BYTES = 64 * 2**20
+SUBMISSION_REPLY_BYTES = 256 * 2**20
+MAX_OUTPUTS = 2 * protocol.MAX_CELL_OUTPUTS
+MAX_OUTPUT_DEPTH = 50
+TOO_MUCH_OUTPUT = {
+    "output_type": "stream",
+    "name": "stderr",
+    "text": f"[output beyond {SUBMISSION_OUTPUT_BYTES // 2**20} MiB of a notebook is not kept]\n",
+}
+ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
 FIRST_UID = 200_000
-CHILD_FOLDER = Path(__file__).parent / "child"
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
@@ -55,7 +68,10 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use; times in seconds, memory and file sizes in bytes."""
+    """What a submission may use; times in seconds, memory and file sizes in bytes.
+
+    `memory` holds for each process and for all of them together.
+    """
 
     cell_seconds: float = 30.0
     call_seconds: float = 10.0
@@ -95,7 +111,7 @@ class Peer:
                 pid = CREDENTIALS.unpack(data[: CREDENTIALS.size])[0]
                 with contextlib.suppress(OSError):
                     self.pidfd = os.pidfd_open(pid)
-        return protocol.receive(self.connection, deadline=deadline)
+        return protocol.receive(self.connection, deadline=deadline, limit=ANSWER_BYTES)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it is still there."""
@@ -115,16 +131,19 @@ class Peer:
 class WarmProcess:
     """A process that forks a child for one submission at a time."""
 
-    def __init__(self, *, confined: bool, secret: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, *, confined: bool, secret: Sequence[Path] = (), without: Sequence[str] = ()
+    ) -> None:
         if confined:
             confinement.require_confinement()
         trusted, inherited = socket.socketpair()
         self.confined = confined
+        self.without = list(without)
         self.home = tempfile.mkdtemp(prefix="autograder-")
-        runner, command, home = str(CHILD_FOLDER), [], self.home
+        runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
         if confined:
-            command = confinement.sandbox_command(secret)
-            runner, home = confinement.RUNNER_FOLDER, "/tmp"
+            command = confinement.sandbox_command(secret, without)
+            runner, home = confinement.runner_folder(without), "/tmp"
         environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
         for name, value in environment.items() if confined else ():
             command += ["--setenv", name, value]
@@ -140,19 +159,40 @@ class WarmProcess:
         self._receive("ready")
 
     def _receive(self, expected: str) -> None:
-        reply = protocol.receive(self.connection, deadline=time.monotonic() + START_SECONDS)
+        reply = protocol.receive(
+            self.connection, deadline=time.monotonic() + START_SECONDS, limit=ANSWER_BYTES
+        )
         if reply[0] != expected:
             raise SubmissionStartError(
                 f"the warm process answered {reply[0]!r}, expected {expected!r}"
             )
 
     def start(
-        self, files: Sequence[tuple[str, bytes]], limits: Limits, not_allowed: NotAllowed
+        self,
+        files: Sequence[tuple[str, bytes]],
+        limits: Limits,
+        not_allowed: NotAllowed,
+        without: Sequence[str] = (),
     ) -> Peer:
         """Fork the child of one submission, which finds `files` in its working folder."""
         peer = Peer()
+        try:
+            self._fork(peer, limits, not_allowed, without)
+            protocol.send(peer.connection, list(files))
+            reply = protocol.receive(
+                peer.connection, deadline=time.monotonic() + START_SECONDS, limit=ANSWER_BYTES
+            )
+            if reply != ["ready"]:
+                raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
+        except BaseException:
+            peer.close()
+            raise
+        return peer
+
+    def _fork(
+        self, peer: Peer, limits: Limits, not_allowed: NotAllowed, without: Sequence[str]
+    ) -> None:
         setting = [
-            list(files),
             "/tmp/submission" if self.confined else tempfile.mkdtemp(dir=self.home),
             limits.folder_size,
             limits.of_resources(),
@@ -161,18 +201,32 @@ class WarmProcess:
             confinement.forbidden_calls_program() if self.confined else b"",
             list(not_allowed.names),
             list(not_allowed.operators),
+            [*self.without, *without],
         ]
         protocol.send(self.connection, ["start", *setting], [peer.inherited.fileno()])
         reply = peer.greet(time.monotonic() + START_SECONDS)
-        if reply != ["ready"]:
+        if reply != ["confined"]:
             raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
-        return peer
 
     def end_submission(self) -> None:
         """Kill the whole process tree of the submission."""
-        with contextlib.suppress(OSError, EOFError):
+        try:
             protocol.send(self.connection, ["end"])
             self._receive("ended")
+        except (OSError, EOFError):
+            # it must not be taken for alive while it is dying
+            self.process.kill()
+            self.process.wait()
+
+    def why_ended(self) -> str:
+        """Return why processes of the submission were ended, if the warm process did that."""
+        with contextlib.suppress(OSError, EOFError):
+            protocol.send(self.connection, ["why"])
+            reply = protocol.receive(
+                self.connection, deadline=time.monotonic() + START_SECONDS, limit=ANSWER_BYTES
+            )
+            return "memory" if reply == ["memory"] else ""
+        return ""
 
     def alive(self) -> bool:
         """Tell whether the warm process still runs."""
@@ -198,37 +252,59 @@ class StudentProcess:
         files: Sequence[tuple[str, bytes]],
         limits: Limits,
         not_allowed: NotAllowed,
+        without: Sequence[str] = (),
     ) -> None:
         self.warm = warm
         self.limits = limits
         self.deadline = time.monotonic() + limits.total_seconds
         self.not_allowed = not_allowed
-        self.peer = warm.start(files, limits, not_allowed)
+        self.peer = warm.start(files, limits, not_allowed, without)
         self.snapshots: dict[str, Peer] = {}
+        self.lost: set[str] = set()
         self.ended = ""
+        self.output_room = SUBMISSION_OUTPUT_BYTES
+        self.reply_room = SUBMISSION_REPLY_BYTES
 
     def run_cell(self, source: str) -> tuple[list[Any], str]:
         """Run one cell; return its outputs and, if it was stopped, a sentence that says why."""
         if self.ended:
             return [], self.ended
         seconds = min(self.limits.cell_seconds, self.deadline - time.monotonic())
+        if seconds <= 0:
+            self._end("the submission had used up its time")
+            return [], self.ended
         try:
             self.peer.connection.settimeout(INTERRUPT_SECONDS)
             protocol.send(self.peer.connection, ["run", source])
             return self._outputs(time.monotonic() + seconds), ""
         except TimeoutError:
+            if seconds < self.limits.cell_seconds:
+                return self._interrupt("it was stopped when the submission had used up its time")
             return self._interrupt(f"it was stopped after {self.limits.cell_seconds:g} seconds")
         except (OSError, EOFError):
-            self.ended = "the process that ran the notebook ended here"
+            self._end(self._why_it_ended())
         except protocol.ProtocolError:
-            self.ended = "the process that ran the notebook sent something unreadable here"
+            self._end("the process that ran the notebook sent something unreadable here")
         return [], self.ended
 
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.peer.signal(signal.SIGKILL)
+
+    def _why_it_ended(self) -> str:
+        if self.warm.why_ended() == "memory":
+            return f"the notebook used more than {self.limits.memory / 2**30:.3g} GiB of memory"
+        return "the process that ran the notebook ended here"
+
     def _outputs(self, deadline: float) -> list[Any]:
-        reply = protocol.receive(self.peer.connection, deadline=deadline, limit=CELL_MESSAGE_BYTES)
+        data = protocol.receive_bytes(
+            self.peer.connection, deadline=deadline, limit=CELL_MESSAGE_BYTES
+        )
+        self.output_room -= len(data)
+        reply = protocol.decode(data)
         if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], str)):
             raise protocol.ProtocolError("expected a cell's outputs")
-        return readable_outputs(reply[1])
+        return readable_outputs(reply[1]) if self.output_room >= 0 else [TOO_MUCH_OUTPUT]
 
     def _interrupt(self, reason: str) -> tuple[list[Any], str]:
         """Interrupt a cell as Jupyter does; end the process if that does not help."""
@@ -236,8 +312,7 @@ class StudentProcess:
         try:
             return self._outputs(time.monotonic() + INTERRUPT_SECONDS), reason
         except (OSError, EOFError, protocol.ProtocolError):
-            self.ended = f"{reason} and did not give way, so the cells after it were not run"
-            self.peer.signal(signal.SIGKILL)
+            self._end(f"{reason} and did not give way, so the cells after it were not run")
             return [], self.ended
 
     def take_snapshot(self, grade_id: str) -> None:
@@ -247,23 +322,26 @@ class StudentProcess:
         peer = Peer()
         try:
             protocol.send(self.peer.connection, ["snapshot"], [peer.inherited.fileno()])
-            peer.greet(time.monotonic() + INTERRUPT_SECONDS)
+            peer.greet(time.monotonic() + FORK_SECONDS)
             self.snapshots[grade_id] = peer
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
-            self.ended = "the process that ran the notebook ended here"
+            self._end(self._why_it_ended())
 
     def caller_at(self, grade_id: str) -> Caller:
         """Return a caller of the functions as they were at a grade cell."""
+        if grade_id in self.lost:
+            return UnreachableCaller("The process that held the notebook has ended.")
         if grade_id not in self.snapshots:
             return UnreachableCaller(f"This cell was not reached: {self.ended}.")
         peer = Peer()
         try:
             connection = self.snapshots[grade_id].connection
             protocol.send(connection, ["serve"], [peer.inherited.fileno()])
-            peer.greet(time.monotonic() + INTERRUPT_SECONDS)
+            peer.greet(time.monotonic() + FORK_SECONDS)
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
+            self.lost.add(grade_id)
             return UnreachableCaller("The process that held the notebook has ended.")
         return SnapshotCaller(peer, self)
 
@@ -287,6 +365,7 @@ class UnreachableCaller:
         *,
         gradient_of: Sequence[int] = (),
         cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
     ) -> Reply:
         """Raise `StudentStoppedError` with the reason."""
         raise StudentStoppedError(self.reason)
@@ -307,6 +386,7 @@ class SnapshotCaller:
         *,
         gradient_of: Sequence[int] = (),
         cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
     ) -> Reply:
         """Call a function; raise `CheckFailedError` with words for the student if that fails."""
         if self.stopped:
@@ -318,17 +398,24 @@ class SnapshotCaller:
         connection = self.peer.connection
         try:
             connection.settimeout(seconds)
-            protocol.send(connection, [function, list(arguments), list(gradient_of), cotangent])
-            reply = protocol.receive(connection, deadline=deadline)
+            request = [function, list(arguments), list(gradient_of), cotangent, list(directions)]
+            protocol.send(connection, request)
+            reply = self._receive(deadline)
         except TimeoutError as error:
-            raise self._stop(
-                f"`{function}` did not return within {seconds:.3g} seconds."
-            ) from error
+            if seconds < self.process.limits.call_seconds:
+                raise self._stop("The submission has used up its time.") from error
+            raise self._stop(f"`{function}` did not return within {seconds:g} seconds.") from error
         except (OSError, EOFError) as error:
             raise self._stop(f"The process ended while `{function}` ran.") from error
         except protocol.ProtocolError as error:
             raise self._stop(f"`{function}` returned something unreadable.") from error
         return understand_reply(function, reply, self.process.not_allowed.words)
+
+    def _receive(self, deadline: float) -> Any:
+        limit = min(REPLY_BYTES, self.process.reply_room)
+        data = protocol.receive_bytes(self.peer.connection, deadline=deadline, limit=limit)
+        self.process.reply_room -= len(data)
+        return protocol.decode(data)
 
     def _stop(self, sentence: str) -> StudentStoppedError:
         self.stopped = sentence
@@ -344,7 +431,8 @@ class SnapshotCaller:
 def readable_outputs(text: str) -> list[Any]:
     """Return outputs that nbformat accepts; raise `ProtocolError` for any others."""
     try:
-        outputs = json.loads(text)
+        outputs = json.loads(text.encode("utf-8", "replace"))
+        _require_modest(outputs)
         cell = nbformat.v4.new_code_cell(outputs=nbformat.from_dict(outputs))
         nbformat.validate(cell, ref="code_cell", version=4, version_minor=5)
     except (ValueError, RecursionError, AttributeError, nbformat.ValidationError) as error:
@@ -352,13 +440,29 @@ def readable_outputs(text: str) -> list[Any]:
     return outputs  # type: ignore[no-any-return]
 
 
+def _require_modest(outputs: Any) -> None:
+    """Raise `ValueError` for more, or more deeply nested, outputs than a notebook could use."""
+    if not isinstance(outputs, list) or len(outputs) > MAX_OUTPUTS:
+        raise ValueError("too many outputs")
+    level: list[Any] = [outputs]
+    for _ in range(MAX_OUTPUT_DEPTH):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [
+            inner
+            for item in containers
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    if level:
+        raise ValueError("the outputs are nested too deeply")
+
+
 def understand_reply(function: str, reply: Any, not_allowed: frozenset[str]) -> Reply:
     """Turn a reply into a `Reply`, or raise `CheckFailedError` in words for the student."""
     match reply:
-        case ["returned", value, list() as gradients, list() as inputs]:
-            return Reply(value, tuple(_gradient(entry) for entry in gradients), tuple(inputs))
+        case ["returned", value, list() as gradients, list() as inputs, list() as double]:
+            return Reply(value, _gradients(gradients), tuple(inputs), _gradients(double))
         case ["raised", str() as name, int() as line]:
-            raise exception_failure(function, _identifier(name), line)
+            raise exception_failure(function, known_exception(name), line)
         case ["not allowed", str() as name]:
             what = f"`{name}`" if name in not_allowed else "something"
             raise CheckFailedError(
@@ -368,13 +472,9 @@ def understand_reply(function: str, reply: Any, not_allowed: frozenset[str]) -> 
         case ["undefined"]:
             raise CheckFailedError(f"The notebook does not define `{function}`.")
         case ["not callable", str() as name]:
-            raise CheckFailedError(f"`{function}` is not a function but {_identifier(name)}.")
+            raise CheckFailedError(f"`{function}` is not a function but {known_kind(name)}.")
     raise StudentStoppedError(f"The reply to a call of `{function}` has the wrong form.")
 
 
-def _gradient(entry: Any) -> torch.Tensor | None:
-    return entry if isinstance(entry, torch.Tensor) else None
-
-
-def _identifier(name: str) -> str:
-    return name if name.isidentifier() and len(name) <= 40 else "an exception"
+def _gradients(entries: list[Any]) -> tuple[torch.Tensor | None, ...]:
+    return tuple(entry if isinstance(entry, torch.Tensor) else None for entry in entries)

@@ -5,6 +5,7 @@ The words never hold a hidden input or an expected value.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,14 @@ import torch
 
 from autograder.checking.failure import CheckFailedError
 from autograder.child.protocol import Unsupported
+
+KNOWN_TYPES = {name for name, value in vars(builtins).items() if isinstance(value, type)} | {
+    *("Parameter", "Size", "Tensor", "bool_", "builtin_function_or_method", "device", "dtype"),
+    *("function", "generator", "module", "ndarray", "partial"),
+    *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"),
+}
+MAX_SHOWN_DIMENSIONS = 4
+MAX_SHOWN_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,7 @@ def _compare_tensors(what: str, value: Any, expected: torch.Tensor, tolerance: T
     if not isinstance(value, torch.Tensor):
         raise CheckFailedError(f"{what} {_kind(value)}; expected a torch tensor.")
     if value.shape != expected.shape:
-        raise CheckFailedError(
-            f"{what} shape {tuple(value.shape)}; expected {tuple(expected.shape)}."
-        )
+        raise CheckFailedError(f"{what} {_shape(value)}; expected {tuple(expected.shape)}.")
     if value.dtype != expected.dtype:
         raise CheckFailedError(f"{what} {value.dtype}; expected {expected.dtype}.")
     if value.device != expected.device:
@@ -96,7 +103,9 @@ def _size_of_error(value: torch.Tensor, expected: torch.Tensor) -> str:
 
 def compare_inputs(function: str, after: Sequence[Any], before: Sequence[Any]) -> None:
     """Raise `CheckFailedError` if the call changed one of its arguments in place."""
-    for index, (mine, theirs) in enumerate(zip(after, before, strict=False)):
+    if len(after) != len(before):
+        raise CheckFailedError(f"What `{function}` did to its arguments could not be read.")
+    for index, (mine, theirs) in enumerate(zip(after, before, strict=True)):
         if isinstance(theirs, torch.Tensor) and not _same_tensor(mine, theirs):
             raise CheckFailedError(
                 f"`{function}` changed argument {index + 1} in place; leave the inputs as they are."
@@ -118,23 +127,36 @@ def compare_gradients(
     gradients: Sequence[torch.Tensor | None],
     expected: Sequence[torch.Tensor | None],
     tolerance: Tolerance,
+    kind: str = "gradient",
 ) -> None:
-    """Raise `CheckFailedError` unless the gradients agree."""
+    """Raise `CheckFailedError` unless the gradients, or double gradients, agree."""
     if len(gradients) != len(expected):
-        raise CheckFailedError(f"The gradients of `{function}` could not be computed.")
+        raise CheckFailedError(f"The {kind}s of `{function}` could not be computed.")
     for mine, theirs in zip(gradients, expected, strict=True):
         if theirs is None:
             continue
         if mine is None:
             raise CheckFailedError(
-                f"No gradient flows through `{function}`: its result does not depend on the input "
+                f"No {kind} flows through `{function}`: its result does not depend on the input "
                 "in a way that autograd can follow."
             )
-        _compare_tensors(f"The gradient of `{function}` has", mine, theirs, tolerance)
+        _compare_tensors(f"The {kind} of `{function}` has", mine, theirs, tolerance)
 
 
 def _kind(value: Any) -> str:
     if value is None:
         return "None"
-    name = value.type_name if isinstance(value, Unsupported) else type(value).__name__
-    return f"a {name}" if name.isidentifier() and len(name) <= 40 else "something else"
+    return known_kind(value.type_name if isinstance(value, Unsupported) else type(value).__name__)
+
+
+def known_kind(name: str) -> str:
+    """Return a well-known type's name with its article; any other could hold a hidden input."""
+    return f"a {name}" if name in KNOWN_TYPES else "something else"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    """Return a shape in words; one that is out of all proportion could hold a hidden input."""
+    shape = tuple(tensor.shape)
+    if len(shape) > MAX_SHOWN_DIMENSIONS or max(shape, default=0) > MAX_SHOWN_SIZE:
+        return "another shape"
+    return f"shape {shape}"

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
+
+EXCEPTIONS = {
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+# a line number says something about the input; no more than this much
+MAX_LINE = 500
+
+
+def known_exception(name: str) -> str:
+    """Return the name of a built-in exception; any other name could hold a hidden input."""
+    return name if name in EXCEPTIONS else "an exception"
+
 
 class CheckFailedError(AssertionError):
     """A check does not hold; the message is what the student reads.
@@ -25,5 +40,5 @@ def exception_failure(function: str, name: str, line: int) -> CheckFailedError:
     """
     if name == "NotImplementedError":
         return CheckFailedError(f"`{function}` is not written yet.", raised=name)
-    where = f" at line {line} of `{function}`" if 0 < line < 100_000 else ""
+    where = f" at line {line} of `{function}`" if 0 < line <= MAX_LINE else ""
     return CheckFailedError(f"`{function}` raised {name}{where}.", raised=name)

@@ -27,6 +27,8 @@ from autograder.checking.failure import CheckFailedError, StudentStoppedError
 from autograder.checking.student import Caller, DirectCaller, RecordedCall, Student
 from autograder.verdict import CellVerdict, CheckOutcome, CheckResult, Finding
 
+NO_RESULT = "The check could not make sense of your result."
+MAX_TROUBLE_CHARACTERS = 300
 _read_at: dict[Path, int] = {}
 judge_key = pytest.StashKey["CellJudge"]()
 
@@ -46,13 +48,16 @@ class Check:
     outcome: CheckOutcome = "passed"
     message: str = ""
     trouble: str = ""
+    cases: int = 0
+    cases_passed: int = 0
 
     def result(self) -> CheckResult:
-        """Return the check's result."""
-        hint = "" if self.outcome == "passed" else self.hint
-        return CheckResult(
-            self.name, self.description, self.points, self.outcome, self.message, hint
-        )
+        """Return the check's result; a check passes when each of its cases is known to."""
+        outcome, message = self.outcome, self.message
+        if outcome == "passed" and self.cases_passed != self.cases:
+            outcome, message = "failed", NO_RESULT
+        hint = "" if outcome == "passed" else self.hint
+        return CheckResult(self.name, self.description, self.points, outcome, message, hint)
 
 
 # pytest keeps its plugins in sets, which needs identity in place of equality
@@ -92,7 +97,7 @@ class CellJudge:
         """Note each check's points, description and hint."""
         for item in items:
             check = describe(item)
-            self.checks.setdefault(check.name, check)
+            self.checks.setdefault(check.name, check).cases += 1
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a check file that cannot be imported."""
@@ -106,6 +111,8 @@ class CellJudge:
         """Note what a case came to; the first case that fails speaks for its check."""
         report = yield
         check = self.checks[check_name(item)]
+        if call.when == "call" and call.excinfo is None:
+            check.cases_passed += 1
         if call.excinfo is not None and check.outcome == "passed":
             check.outcome, check.message, check.trouble = judge_exception(call.excinfo.value)
         return report
@@ -119,8 +126,9 @@ def judge_exception(error: BaseException) -> tuple[CheckOutcome, str, str]:
         return "failed", str(error), ""
     if isinstance(error, AssertionError):
         return "failed", "", ""
-    trouble = f"the check itself raised {type(error).__name__}: {error}"
-    return "failed", "The check could not make sense of your result.", trouble
+    words = str(error)[:MAX_TROUBLE_CHARACTERS]
+    trouble = f"the check itself raised {type(error).__name__}: {words}"
+    return "failed", NO_RESULT, trouble
 
 
 def check_name(item: pytest.Item) -> str:
@@ -242,7 +250,11 @@ def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
     caller = DirectCaller({misconception.function: misconception.implementation})
     try:
         reply = caller(
-            call.function, call.arguments, gradient_of=call.gradient_of, cotangent=call.cotangent
+            call.function,
+            call.arguments,
+            gradient_of=call.gradient_of,
+            cotangent=call.cotangent,
+            directions=call.directions,
         )
     except CheckFailedError as error:
         return call.reply is None and error.raised == call.raised
@@ -258,6 +270,9 @@ def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
             if (mine is None) != (theirs is None):
                 return False
         compare_gradients(call.function, call.reply.gradients, reply.gradients, tolerance)
+        compare_gradients(
+            call.function, call.reply.double_gradients, reply.double_gradients, tolerance
+        )
     except CheckFailedError:
         return False
     return True

@@ -36,12 +36,14 @@ class Reply:
     """What a call of a student's function gave.
 
     `gradients` holds, for each argument that asked for one, d sum(cotangent * value) / d argument,
-    or None where the function does not depend on it; `inputs` are the arguments after the call.
+    or None where the function does not depend on it; `inputs` are the arguments after the call;
+    `double_gradients` are d sum(direction * gradient) / d argument, summed over the gradients.
     """
 
     value: Any
     gradients: tuple[torch.Tensor | None, ...] = ()
     inputs: tuple[Any, ...] = ()
+    double_gradients: tuple[torch.Tensor | None, ...] = ()
 
 
 class Caller(Protocol):
@@ -54,6 +56,7 @@ class Caller(Protocol):
         *,
         gradient_of: Sequence[int] = (),
         cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
     ) -> Reply:
         """Call `function`; raise `CheckFailedError` with words for the student if that fails."""
         ...
@@ -72,18 +75,24 @@ class DirectCaller:
         *,
         gradient_of: Sequence[int] = (),
         cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
     ) -> Reply:
         """Call a function as the student's process would."""
         if function not in self.functions:
             raise CheckFailedError(f"The notebook does not define `{function}`.")
         try:
-            value, gradients, after = call_function(
-                self.functions[function], arguments, gradient_of, cotangent
+            done = call_function(
+                self.functions[function], arguments, gradient_of, cotangent, directions
             )
         except Exception as error:
             name = exception_name(error)
             raise exception_failure(function, name, 0) from error
-        return Reply(value, tuple(gradients), tuple(after))
+        return Reply(
+            done.value,
+            tuple(done.gradients),
+            tuple(done.arguments),
+            tuple(done.double_gradients),
+        )
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ class RecordedCall:
     tolerance: Tolerance
     reply: Reply | None
     raised: str
+    directions: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass
@@ -116,13 +126,20 @@ class Student:
         *arguments: Any,
         gradient_of: Sequence[int] = (),
         cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
         tolerance: Tolerance = RECOGNITION,
     ) -> Reply:
         """Call a student's function; `tolerance` is for recognising misconceptions only."""
         reply: Reply | None = None
         raised = ""
         try:
-            reply = self.caller(function, arguments, gradient_of=gradient_of, cotangent=cotangent)
+            reply = self.caller(
+                function,
+                arguments,
+                gradient_of=gradient_of,
+                cotangent=cotangent,
+                directions=directions,
+            )
         except StudentStoppedError:
             raise
         except CheckFailedError as error:
@@ -132,7 +149,14 @@ class Student:
             if reply is not None or raised:
                 self.calls.append(
                     RecordedCall(
-                        function, arguments, tuple(gradient_of), cotangent, tolerance, reply, raised
+                        function,
+                        arguments,
+                        tuple(gradient_of),
+                        cotangent,
+                        tolerance,
+                        reply,
+                        raised,
+                        tuple(directions),
                     )
                 )
         return reply
@@ -145,23 +169,39 @@ class Student:
         tolerance: Tolerance,
         gradient_of: Sequence[int] = (),
         gradient_tolerance: Tolerance | None = None,
+        double: bool = False,
     ) -> None:
-        """Check value, shape, dtype, device, untouched inputs and gradients against `reference`."""
-        expected, _, _ = call_function(reference, arguments, (), None)
+        """Check value, shape, dtype, device, untouched inputs and gradients against `reference`.
+
+        With `double` the gradients' own gradients are checked too, along random directions.
+        """
+        expected = call_function(reference, arguments).value
         reply = self.call(function, *arguments, tolerance=tolerance)
         compare_values(function, reply.value, expected, tolerance)
         compare_inputs(function, reply.inputs, arguments)
         if not gradient_of:
             return
-        cotangent = torch.randn(expected.shape, generator=self.generator, dtype=torch.float64).to(
-            expected
-        )
-        _, gradients, _ = call_function(reference, arguments, gradient_of, cotangent)
+        cotangent = self._like(expected)
+        directions = [self._like(arguments[index]) for index in gradient_of] if double else []
+        done = call_function(reference, arguments, gradient_of, cotangent, directions)
         tolerance = gradient_tolerance or tolerance
         reply = self.call(
-            function, *arguments, gradient_of=gradient_of, cotangent=cotangent, tolerance=tolerance
+            function,
+            *arguments,
+            gradient_of=gradient_of,
+            cotangent=cotangent,
+            directions=directions,
+            tolerance=tolerance,
         )
-        compare_gradients(function, reply.gradients, gradients, tolerance)
+        compare_gradients(function, reply.gradients, done.gradients, tolerance)
+        compare_gradients(
+            function, reply.double_gradients, done.double_gradients, tolerance, "double gradient"
+        )
+
+    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return random numbers in the form of `tensor`."""
+        drawn = torch.randn(tensor.shape, generator=self.generator, dtype=torch.float64)
+        return drawn.to(tensor)
 
     def check_raises(self, function: str, exception: str, *arguments: Any) -> None:
         """Check that a call raises the named built-in exception."""

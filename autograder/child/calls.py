@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+Gradients = list[torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call gave: its value, gradients, the arguments as it left them, double gradients."""
+
+    value: Any
+    gradients: Gradients
+    arguments: list[Any]
+    double_gradients: Gradients
 
 
 def call_function(
     function: Callable[..., Any],
     arguments: Sequence[Any],
-    gradient_of: Sequence[int],
-    cotangent: torch.Tensor | None,
-) -> tuple[Any, list[torch.Tensor | None], list[Any]]:
-    """Return the value, the gradients asked for, and the arguments as the call left them."""
+    gradient_of: Sequence[int] = (),
+    cotangent: torch.Tensor | None = None,
+    directions: Sequence[torch.Tensor] = (),
+) -> Outcome:
+    """Call a function with copies of the arguments.
+
+    The gradients are those of sum(cotangent * value) by the arguments `gradient_of`; the double
+    gradients those of the sum of direction * gradient over all of them.
+    """
     own = [copy_argument(argument) for argument in arguments]
-    for index in gradient_of:
-        own[index].requires_grad_(True)
+    leaves = [own[index].requires_grad_(True) for index in gradient_of]
     value = function(*own)
-    gradients: list[torch.Tensor | None] = []
-    if gradient_of:
-        gradients = _gradients(value, [own[index] for index in gradient_of], cotangent)
-    return value, gradients, own
+    gradients: Gradients = []
+    double_gradients: Gradients = []
+    if leaves:
+        gradients = _gradients(value, leaves, cotangent, keep_graph=bool(directions))
+    if directions:
+        double_gradients = _double_gradients(gradients, leaves, directions)
+    return Outcome(value, gradients, own, double_gradients)
 
 
 def copy_argument(argument: Any) -> Any:
@@ -36,15 +56,32 @@ def copy_argument(argument: Any) -> Any:
 
 
 def _gradients(
-    value: Any, leaves: list[torch.Tensor], cotangent: torch.Tensor | None
-) -> list[torch.Tensor | None]:
+    value: Any, leaves: list[torch.Tensor], cotangent: torch.Tensor | None, *, keep_graph: bool
+) -> Gradients:
     if not isinstance(value, torch.Tensor) or not value.requires_grad:
         return [None] * len(leaves)
     if cotangent is None:
         cotangent = torch.ones_like(value)
     if cotangent.shape != value.shape:
         return [None] * len(leaves)
-    return list(torch.autograd.grad(value, leaves, cotangent.to(value.dtype), allow_unused=True))
+    return list(
+        torch.autograd.grad(
+            value, leaves, cotangent.to(value.dtype), allow_unused=True, create_graph=keep_graph
+        )
+    )
+
+
+def _double_gradients(
+    gradients: Gradients, leaves: list[torch.Tensor], directions: Sequence[torch.Tensor]
+) -> Gradients:
+    total = sum(
+        (gradient * direction).sum()
+        for gradient, direction in zip(gradients, directions, strict=True)
+        if gradient is not None and gradient.requires_grad
+    )
+    if not isinstance(total, torch.Tensor):
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
 
 
 def exception_name(error: BaseException) -> str:

@@ -38,11 +38,16 @@ LINUX_CAPABILITY_VERSION_3 = 0x20080522
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter_namespaces(*, own_user: bool) -> None:
+NAMESPACES = {"processes": CLONE_NEWPID, "messages": CLONE_NEWIPC, "network": CLONE_NEWNET}
+
+
+def enter_namespaces(without: Sequence[str] = (), *, own_user: bool) -> None:
     """Leave the warm process's namespaces; the next process forked is the first of its own."""
     uid, gid = os.getuid(), os.getgid()
-    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS
-    _require(libc.unshare(flags | (CLONE_NEWUSER if own_user else 0)), "unshare")
+    flags = CLONE_NEWNS | CLONE_NEWUTS | (CLONE_NEWUSER if own_user else 0)
+    for layer, flag in NAMESPACES.items():
+        flags |= 0 if layer in without else flag
+    _require(libc.unshare(flags), "unshare")
     if own_user:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
@@ -51,13 +56,19 @@ def enter_namespaces(*, own_user: bool) -> None:
 
 
 def mount_private_folders(size: int) -> None:
-    """Cover the writable folders with empty ones of limited size, and show only own processes."""
+    """Cover the writable folders with empty ones of limited size."""
     options = f"size={size},nr_inodes=10000,mode=1777".encode()
     for target in (b"/tmp", b"/dev/shm"):
         _require(
             libc.mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mount tmpfs"
         )
-    # an ordinary user may not; then /proc shows the warm process too, which nothing here can open
+
+
+def mount_processes() -> None:
+    """Show in /proc the processes of the own namespace only.
+
+    An ordinary user may not; then /proc shows the warm process too, which nothing here can open.
+    """
     libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
 
 

@@ -22,6 +22,7 @@ MAX_MESSAGE_BYTES = 256 * 2**20
 MAX_DEPTH = 8
 MAX_DIMENSIONS = 16
 MAX_VALUES = 100_000
+MAX_CELL_OUTPUTS = 2_000
 
 TENSOR_DTYPES = (
     torch.float16,
@@ -152,7 +153,7 @@ class _Reader:
         if tag == b"n":
             return None
         if tag == b"b":
-            return self.take(1) != b"\0"
+            return bytes(self.take(1)) != b"\0"
         if tag == b"i":
             return self.unpack("!q")[0]
         if tag == b"f":

@@ -34,7 +34,11 @@ def _run(shell: NotebookShell, source: str) -> str:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         outputs = run_cell(shell, source)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt):
+            # what IPython itself trips over, such as an exception that cannot be shown
+            name = type(error).__name__
+            shell.recorder.write("stderr", f"This cell could not be run to its end: {name}.\n")
         outputs = shell.recorder.finish()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,7 +72,7 @@ def serve_calls(connection: socket.socket, namespace: dict[str, Any]) -> NoRetur
 
 
 def _answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
-    name, arguments, gradient_of, cotangent = request
+    name, *call = request
     function = namespace.get(name)
     if function is None:
         return ["undefined"]
@@ -76,8 +80,8 @@ def _answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
         return ["not callable", type(function).__name__]
     not_allowed.used.clear()
     try:
-        value, gradients, after = calls.call_function(function, arguments, gradient_of, cotangent)
-        return ["returned", value, gradients, after]
+        done = calls.call_function(function, *call)
+        return ["returned", done.value, done.gradients, done.arguments, done.double_gradients]
     except BaseException as error:
         if not_allowed.used:
             return ["not allowed", not_allowed.used[0]]

@@ -15,6 +15,8 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 
+from .protocol import MAX_CELL_OUTPUTS
+
 MAX_OUTPUT_BYTES = 2 * 2**20
 
 Output = dict[str, Any]
@@ -36,7 +38,7 @@ class Recorder:
     def add(self, output: Output) -> None:
         """Record one output, unless the cell has said too much already."""
         size = len(repr(output))
-        if self.truncated or self.size + size > MAX_OUTPUT_BYTES:
+        if self.truncated or self._is_full(size):
             self._truncate()
             return
         self.size += size
@@ -44,7 +46,7 @@ class Recorder:
 
     def write(self, name: str, text: str) -> None:
         """Record text of a stream, joined to the stream's output before it."""
-        if self.truncated or self.size + len(text) > MAX_OUTPUT_BYTES:
+        if self.truncated or self._is_full(len(text)):
             self._truncate()
             return
         self.size += len(text)
@@ -70,10 +72,14 @@ class Recorder:
                 output["text"] = "".join(output["text"])
         return self.outputs
 
+    def _is_full(self, size: int) -> bool:
+        return self.size + size > MAX_OUTPUT_BYTES or len(self.outputs) >= MAX_CELL_OUTPUTS
+
     def _truncate(self) -> None:
         if not self.truncated:
             self.truncated = True
-            message = f"[output beyond {MAX_OUTPUT_BYTES // 2**20} MiB is not kept]\n"
+            kept = f"{MAX_OUTPUT_BYTES // 2**20} MiB or {MAX_CELL_OUTPUTS} pieces"
+            message = f"[output beyond {kept} is not kept]\n"
             self.outputs.append({"output_type": "stream", "name": "stderr", "text": [message]})
 
 

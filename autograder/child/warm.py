@@ -8,8 +8,10 @@ import gc
 import importlib.abc
 import importlib.machinery
 import os
+import select
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +19,25 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
+from .memory import end_what_holds_too_much
 from .process_tree import end_descendants
 from .shell import NotebookShell, make_shell, run_cell
 
 PR_SET_CHILD_SUBREAPER = 36
+WATCH_SECONDS = 0.05
+WATCH_SHARE = 0.1
 WITHHELD = ("lossref", "autograder", "tests")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one submission gets: its files, its limits, and how it is confined.
+    """What one submission gets: its folder, its limits, and how it is confined.
 
     `uid` is the user it becomes where the warm process is root, else 0; `limits` are those of
     `confinement.limit_resources`; `names` and `operators` are what the exercise asks to be written
-    by hand.
+    by hand; `without` names the layers of confinement to leave out, which only tests do.
     """
 
-    files: Sequence[tuple[str, bytes]]
     folder: str
     folder_size: int
     limits: Sequence[int]
@@ -42,6 +46,11 @@ class Setting:
     forbidden_calls: bytes
     names: Sequence[str]
     operators: Sequence[str]
+    without: Sequence[str]
+
+    def has(self, layer: str) -> bool:
+        """Tell whether a layer of confinement is on."""
+        return self.confined and layer not in self.without
 
 
 class WithheldModules(importlib.abc.MetaPathFinder):
@@ -65,17 +74,36 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()
     protocol.send(trusted, ["ready"])
+    memory_limit = ended_for_memory = 0
     while True:
+        if memory_limit:
+            ended_for_memory += watch_memory(trusted, memory_limit)
         try:
             request, descriptors = protocol.receive_with_descriptors(trusted, 1)
         except (EOFError, OSError):
             end_descendants()
             os._exit(0)
         if request[0] == "start":
-            fork_submission(trusted, descriptors[0], shell, Setting(*request[1:]))
+            setting = Setting(*request[1:])
+            fork_submission(trusted, descriptors[0], shell, setting)
             os.close(descriptors[0])
+            ended_for_memory = 0
+            memory_limit = 0 if "memory" in setting.without else setting.limits[0]
+        elif request[0] == "why":
+            protocol.send(trusted, ["memory" if ended_for_memory else ""])
         elif request[0] == "end":
+            memory_limit = 0
             protocol.send(trusted, ["ended", end_descendants()])
+
+
+def watch_memory(trusted: socket.socket, limit: int) -> int:
+    """Watch until the trusted side says something; return how many processes had to be killed."""
+    ended, pause = 0, WATCH_SECONDS
+    while not select.select([trusted], [], [], pause)[0]:
+        start = time.monotonic()
+        ended += end_what_holds_too_much(limit)
+        pause = max(WATCH_SECONDS, (time.monotonic() - start) / WATCH_SHARE)
+    return ended
 
 
 def withhold_modules() -> None:
@@ -123,7 +151,9 @@ def fork_submission(
         try:
             not_allowed.withdraw(setting.names, setting.operators)
             _confine(setting)
-            _unpack(setting)
+            protocol.send(connection, ["confined"])
+            # on its own connection: what the warm process reads, later submissions could find
+            _unpack(setting.folder, protocol.receive(connection))
         except OSError as error:
             protocol.send(connection, ["failed", str(error)])
             os._exit(1)
@@ -135,20 +165,24 @@ def _confine(setting: Setting) -> None:
     """Give up what a submission may not have; only the process that returns goes on."""
     os.setsid()
     if setting.confined:
-        confinement.enter_namespaces(own_user=not setting.uid)
+        confinement.enter_namespaces(setting.without, own_user=not setting.uid)
         if os.fork() != 0:
             _wait_for_all()
         confinement.end_with_parent()
         # the first process of a namespace is deaf to its own signals, so the notebook is the second
         if os.fork() != 0:
             _wait_for_all()
+        confinement.mount_processes()
+    if setting.has("folders"):
         confinement.mount_private_folders(setting.folder_size)
-        if setting.uid:
-            confinement.become_user(setting.uid)
+    if setting.has("user") and setting.uid:
+        confinement.become_user(setting.uid)
+    if setting.has("capabilities"):
         confinement.drop_capabilities()
-    confinement.limit_resources(setting.limits)
+    if "limits" not in setting.without:
+        confinement.limit_resources(setting.limits)
     confinement.forbid_new_privileges()
-    if setting.confined:
+    if setting.has("calls"):
         confinement.filter_system_calls(setting.forbidden_calls)
 
 
@@ -162,13 +196,13 @@ def _wait_for_all() -> NoReturn:
             os._exit(0)
 
 
-def _unpack(setting: Setting) -> None:
+def _unpack(folder_name: str, files: Sequence[tuple[str, bytes]]) -> None:
     """Write the submission's files into its own folder and go there."""
-    folder = Path(setting.folder)
+    folder = Path(folder_name)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in setting.files:
+    for name, content in files:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     os.chdir(folder)
-    os.environ.update(HOME=setting.folder, TMPDIR=setting.folder)
+    os.environ.update(HOME=folder_name, TMPDIR=folder_name)
