@@ -11,6 +11,8 @@ from playwright.sync_api import Locator
 from pybtex.database import parse_file
 
 import lossref
+from autograder.assignment import assignment_names, find_assignment
+from autograder.bank import load_bank
 from tests.book.built import CHAPTERS, PAGES, ROOT, Reader, Visitor
 
 # Feedback on submissions links to these places
@@ -53,6 +55,23 @@ def fragments(soup: BeautifulSoup) -> set[str]:
 @pytest.mark.parametrize("page", ANCHORS)
 def test_anchors_that_feedback_uses_are_there(soup: Reader, page: str) -> None:
     assert [name for name in ANCHORS[page] if name not in fragments(soup(page))] == []
+
+
+@pytest.mark.parametrize("name", assignment_names(ROOT))
+def test_feedback_and_assignments_link_to_places_that_exist(soup: Reader, name: str) -> None:
+    assignment = find_assignment(name, ROOT)
+    links = [entry.see for entry in load_bank(assignment).misconceptions]
+    source = assignment.source.read_text("utf-8")
+    for page, anchor in re.findall(r"book/chapters/([\w-]+)\.md#([\w-]+)", source):
+        links.append(f"{page}#{anchor}")
+    assert links
+    places = [link.split("#") for link in sorted(set(links))]
+    broken = [
+        f"{page}#{anchor}"
+        for page, anchor in places
+        if anchor not in fragments(soup(f"book/chapters/{page}"))
+    ]
+    assert broken == []
 
 
 @pytest.mark.parametrize("page", PAGES)
