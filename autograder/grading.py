@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -56,13 +57,17 @@ def submitted_students(course: Course, assignment: Assignment, student: str = ""
 
 @dataclass
 class Batch:
-    """The submissions of one assignment that are graded in one go."""
+    """The submissions of one assignment that are graded in one go.
+
+    The work goes to `executor` if there is one, else to a pool of processes on this machine.
+    """
 
     course: Course
     assignment: Assignment
     students: Sequence[str]
     force: bool = False
     workers: int | None = None
+    executor: Executor | None = None
 
     def run(self, progress: Progress = lambda student: None) -> list[Row]:
         """Grade what has changed; return a row for each student."""
@@ -128,9 +133,10 @@ class Batch:
         if not digests:
             return
         interrupted = []
+        futures: dict[Future[bytes], SubmissionConverter] = {}
         with self._executor(len(digests)) as executor:
             try:
-                futures = dict(self._submitted(executor, digests))
+                futures.update(self._submitted(executor, digests))
                 for future in as_completed(futures):
                     converter = futures[future]
                     if isinstance(future.exception(), BrokenExecutor):
@@ -138,7 +144,8 @@ class Batch:
                     else:
                         yield converter.student, self._record(converter, future)
             except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
+                for future in futures:
+                    future.cancel()
                 raise
         for converter in interrupted:
             with self._executor(1) as executor:
@@ -146,8 +153,10 @@ class Batch:
                 again.exception()
             yield converter.student, self._record(converter, again)
 
-    def _executor(self, most: int) -> Executor:
-        """Return where the work is done: a pool of processes on this machine."""
+    def _executor(self, most: int) -> AbstractContextManager[Executor]:
+        """Return where the work is done."""
+        if self.executor is not None:
+            return nullcontext(self.executor)
         count = min(self.workers or len(os.sched_getaffinity(0)), most)
         return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
 

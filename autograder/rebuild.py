@@ -163,8 +163,11 @@ class _Rebuilding:
                 places[rank].append(place)
         keepers = {}
         for rank, candidates in sorted(places.items()):
-            changed = [place for place in candidates if self._differs(place, rank)]
-            keepers[rank] = (changed or candidates)[-1]
+            if utils.is_solution(self.managed[rank]):
+                changed = [place for place in candidates if self._differs(place, rank)]
+                keepers[rank] = (changed or candidates)[-1]
+            else:
+                keepers[rank] = candidates[0]
             if len(candidates) > 1:
                 self._note_duplicate(rank, len(candidates))
         return keepers

@@ -31,7 +31,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 def release(course: Course, assignment: Assignment) -> list[Path]:
     """Write an assignment's source notebook and student files; record it in the gradebook.
 
-    Returns the files of the student's folder that changed.
+    Returns the files of the student's folder that changed; files that no source gives are removed.
     """
     source = course.folder("source", ".", assignment.name)
     _write_source(assignment, source)
@@ -43,7 +43,10 @@ def release(course: Course, assignment: Assignment) -> list[Path]:
             for name in _files(generated)
             if _write(assignment.release.parent / name, (generated / name).read_bytes())
         ]
-    return [assignment.release.parent / name for name in changed]
+        stale = set(_files(assignment.release.parent)) - set(_files(generated))
+    for name in stale:
+        (assignment.release.parent / name).unlink()
+    return [assignment.release.parent / name for name in (*changed, *sorted(stale))]
 
 
 def release_difference(course: Course, assignment: Assignment) -> str:
@@ -111,7 +114,9 @@ def _generate(
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    """Return the files below a folder, but for hidden ones such as `.ipynb_checkpoints`."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not any(part[0] == "." for part in name.parts))
 
 
 def _write(path: Path, data: bytes) -> bool:

@@ -1,5 +1,6 @@
 """A small course with one assignment, `toy`, whose only function is `square`."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -87,3 +88,106 @@ def toy_notebook():
         return nbformat.v4.new_notebook(cells=sources)
 
     return make
+
+
+TOY_SOURCE = '''---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# Squares
+
+Write $x^2$.
+
+```{code-cell} ipython3
+---
+nbgrader: {grade: false, grade_id: imports, locked: true, schema_version: 3, solution: false, task: false}
+---
+import torch
+```
+
+```{code-cell} ipython3
+---
+nbgrader: {grade: false, grade_id: square, locked: false, schema_version: 3, solution: true, task: false}
+---
+def square(x):
+    """Return x times x."""
+    ### BEGIN SOLUTION
+    return x * x
+    ### END SOLUTION
+```
+
+Try it.
+
+```{code-cell} ipython3
+square(torch.tensor(3.0))
+```
+
+```{code-cell} ipython3
+---
+nbgrader: {grade: true, grade_id: test_square, locked: true, points: 6, schema_version: 3, solution: false, task: false}
+---
+assert square(torch.tensor(3.0)) == 9, "three times three is nine"
+```
+
++++ {"nbgrader": {"grade": true, "grade_id": "essay", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}}
+
+Because a square is never negative.
+'''  # noqa: E501
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK_CONFIG = """
+c.JudgeSubmission.cell_seconds = 5
+c.JudgeSubmission.call_seconds = 2
+c.JudgeSubmission.book_url = "https://example.org/book/{page}.html#{anchor}"
+"""
+
+
+@pytest.fixture(scope="session")
+def released_toy(tmp_path_factory) -> Path:
+    """The root of a course whose assignment `toy` is released."""
+    from autograder.course import Course
+    from autograder.release import release
+
+    root = tmp_path_factory.mktemp("released") / "course"
+    assignment = Assignment("toy", root)
+    assignment.source.parent.mkdir(parents=True)
+    assignment.source.write_text(TOY_SOURCE)
+    assignment.bank.mkdir(parents=True)
+    (assignment.checks / "test_square.py").write_text(CHECKS)
+    (assignment.bank / "square.py").write_text(BANK)
+    config = (REPOSITORY / "nbgrader_config.py").read_text()
+    (root / "nbgrader_config.py").write_text(config + QUICK_CONFIG)
+    release(Course.load(root), assignment)
+    return root
+
+
+@pytest.fixture
+def toy_course(released_toy, tmp_path):
+    """A fresh copy of the released course."""
+    from autograder.course import Course
+
+    shutil.copytree(released_toy, tmp_path / "course")
+    return Course.load(tmp_path / "course")
+
+
+@pytest.fixture
+def hand_in(toy_course):
+    """Return a function that hands in a solved toy notebook after `change` was done to it."""
+
+    def hand_in(student="ada", change=lambda notebook: None, answer=None, **files):
+        notebook = nbformat.read(Assignment("toy", toy_course.root).release, as_version=4)
+        cells = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell for cell in notebook.cells}
+        cells["square"].source = answer or "def square(x):\n    return x * x"
+        cells["essay"].source = "My answer."
+        change(notebook)
+        folder = toy_course.folder("submitted", student, "toy")
+        folder.mkdir(parents=True)
+        (folder / "toy.ipynb").write_text(nbformat.writes(notebook))
+        for name, data in files.items():
+            (folder / name.replace("_", ".")).write_text(data)
+        return folder
+
+    return hand_in

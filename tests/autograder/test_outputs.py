@@ -1,0 +1,131 @@
+import nbformat
+import pytest
+from nbgrader.utils import determine_grade
+
+from autograder.outputs import (
+    as_display,
+    book_link,
+    clamped_outputs,
+    judged_outputs,
+    not_run_output,
+    score_of,
+    tidied,
+    verdict_html,
+    verdict_text,
+)
+from autograder.verdict import CellVerdict, CheckResult, Finding
+
+PASSED = CheckResult("test_a", "The mean is right.", 1, "passed")
+FAILED = CheckResult("test_b", "Large <logits> work.", 3, "failed", "`f` gave <nan>.", "Shift.")
+FINDING = Finding("summed", "a sum instead of a mean", "cross-entropy#mean")
+VERDICT = CellVerdict("test_f", (PASSED, FAILED), (FINDING,))
+
+
+def graded(outputs, points=4):
+    cell = nbformat.v4.new_code_cell("test", outputs=outputs)
+    cell.metadata["nbgrader"] = {
+        "grade": True,
+        "grade_id": "test_f",
+        "points": points,
+        "solution": False,
+        "locked": True,
+    }
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    return determine_grade(cell)[0]
+
+
+NOISE = [
+    {"output_type": "stream", "name": "stderr", "text": "a warning\n"},
+    {"output_type": "error", "ename": "E", "evalue": "x", "traceback": ["\x1b[31mE\x1b[0m: x"]},
+    {"output_type": "execute_result", "data": {"text/plain": "100"}, "metadata": {}},
+    {"output_type": "display_data", "data": {"image/png": "QQ=="}, "metadata": {}},
+]
+
+
+def test_nbgrader_reads_the_score_whatever_the_notebook_printed():
+    assert graded(judged_outputs(VERDICT, 4, [])) == 1
+    assert graded(judged_outputs(VERDICT, 4, NOISE)) == 1
+    assert graded(judged_outputs(CellVerdict("test_f", (), note="not run"), 4, NOISE)) == 0
+
+
+def test_the_score_is_the_share_of_the_cells_points():
+    assert score_of(VERDICT, 4) == 1
+    assert score_of(VERDICT, 8) == 2
+    assert score_of(CellVerdict("test_f", (PASSED, PASSED)), 3) == 3
+    assert score_of(CellVerdict("test_f", ()), 3) == 0
+
+
+def test_what_the_notebook_printed_is_shown_as_text_and_pictures_only():
+    shown = as_display(NOISE)
+    assert [output.output_type for output in shown] == ["display_data", "display_data"]
+    assert shown[0].data == {
+        "text/plain": "What the notebook showed here:\na warning\nE: x\n100",
+    }
+    assert shown[1].data == {"image/png": "QQ=="}
+    assert as_display([]) == []
+
+
+def test_the_list_of_checks_says_what_a_student_needs():
+    html = verdict_html(VERDICT, 4, "https://example.org/{page}.html#{anchor}")
+    for part in (
+        "<strong>1 of 4 points</strong>",
+        "Passed</span> The mean is right.",
+        "(1 of 1 point)",
+        "Not passed</span> Large &lt;logits&gt; work.",
+        "(0 of 3 points)",
+        "<code>f</code> gave &lt;nan&gt;.",
+        "Hint: Shift.",
+        "Your results agree with a sum instead of a mean.",
+        'href="https://example.org/cross-entropy.html#mean"',
+    ):
+        assert part in html
+    assert "<logits>" not in html
+
+
+def test_without_a_book_the_place_is_named():
+    assert book_link("cross-entropy#mean", "") == "See <em>Cross entropy, mean</em> in the book."
+    assert book_link("", "") == ""
+    assert book_link('x"><script>#y', "u/{page}").count("<script>") == 0
+
+
+def test_the_comment_names_the_misconception_or_the_first_miss():
+    assert verdict_text(VERDICT) == (
+        "1 of 2 checks passed. Your results agree with a sum instead of a mean."
+    )
+    without = CellVerdict("test_f", (PASSED, FAILED))
+    assert verdict_text(without).endswith("Not passed: Large <logits> work. `f` gave <nan>.")
+    assert verdict_text(CellVerdict("test_f", (), note="Not run.")) == "Not run."
+
+
+@pytest.mark.parametrize(
+    ("text", "grade"), [("1.5", 1.5), ("7", 4), ("inf", 4), ("nan", 4), ("-1", 4), ("words", 4)]
+)
+def test_a_tests_own_partial_score_never_stops_nbgrader(text, grade):
+    result = nbformat.v4.new_output("execute_result", data={"text/plain": text})
+    assert graded(clamped_outputs([result], 4)) == grade
+
+
+def test_a_result_without_text_never_stops_nbgrader():
+    result = nbformat.v4.new_output("execute_result", data={"text/html": "<b>x</b>"})
+    assert graded(clamped_outputs([result], 4)) == 4
+
+
+def test_a_test_that_was_not_run_earns_nothing():
+    assert graded([not_run_output("the process ended")]) == 0
+
+
+def test_outputs_are_cut_to_size_and_cannot_run():
+    long = {"output_type": "stream", "name": "stdout", "text": "x" * 10**6}
+    script = {"text/html": "<script>1</script>ok", "application/javascript": "alert(1)"}
+    hidden = {"output_type": "display_data", "data": script, "metadata": {}}
+    only_script = {"application/javascript": "alert(1)"}
+    useless = {"output_type": "display_data", "data": only_script, "metadata": {}}
+    text, html = tidied([long, hidden, useless])
+    assert len(text.text) < 21_000
+    assert "980000 characters left out" in text.text
+    assert html.data == {"text/html": "ok"}
+
+
+def test_lone_surrogates_in_outputs_can_be_written():
+    stream = {"output_type": "stream", "name": "stdout", "text": "\ud800"}
+    assert tidied([stream])[0].text == "?"
