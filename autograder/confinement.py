@@ -19,11 +19,6 @@ from pathlib import Path
 
 RUNNER_FOLDER = "/runner"
 CHILD_FOLDER = Path(__file__).parent / "child"
-PRIVATE_FOLDERS = (
-    *("--proc", "/proc"),
-    *("--perms", "1777", "--tmpfs", "/tmp"),
-    *("--perms", "1777", "--tmpfs", "/dev/shm"),
-)
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
 SYSTEM_FILES = (
     "/etc/alternatives",
@@ -168,7 +163,8 @@ def sandbox_command(secret: Iterable[Path], without: Collection[str] = ()) -> li
     if os.getuid() != 0:
         command += ["--unshare-user"]
     if "files" in without:
-        return [*command, "--ro-bind", "/", "/", "--dev", "/dev", *PRIVATE_FOLDERS]
+        return [*command, "--ro-bind", "/", "/", *_own_folders()]
+    command += _own_folders()
     shown = [*SYSTEM_FOLDERS, *SYSTEM_FILES, *interpreter_folders()]
     for parent in _ancestors((*SYSTEM_FILES, *interpreter_folders())):
         command += ["--perms", "0755", "--dir", parent]
@@ -177,12 +173,25 @@ def sandbox_command(secret: Iterable[Path], without: Collection[str] = ()) -> li
             command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind-try", path, path]
-    command += ["--dev", "/dev", *PRIVATE_FOLDERS]
     covered = [folder for folder in (*secret, *_installed_grader()) if _is_shown(folder, shown)]
     for folder in covered:
         command += ["--tmpfs", str(folder)]
-    command += ["--ro-bind", str(CHILD_FOLDER), RUNNER_FOLDER, "--chdir", "/tmp"]
+    command += ["--ro-bind", str(CHILD_FOLDER), RUNNER_FOLDER, "--chdir", "/"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def temporary_folder() -> str:
+    """Return the folder for temporary files: one that holds no interpreter to be covered."""
+    inside = any(Path(folder).is_relative_to("/tmp") for folder in interpreter_folders())
+    return "/var/tmp" if inside else "/tmp"
+
+
+def _own_folders() -> list[str]:
+    """Return the options for the folders that the sandbox does not share with the machine."""
+    options = ["--proc", "/proc", "--dev", "/dev"]
+    for folder in (temporary_folder(), "/dev/shm"):
+        options += ["--perms", "1777", "--tmpfs", folder]
+    return options
 
 
 def runner_folder(without: Collection[str] = ()) -> str:

@@ -143,7 +143,7 @@ class WarmProcess:
         runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
         if confined:
             command = confinement.sandbox_command(secret, without)
-            runner, home = confinement.runner_folder(without), "/tmp"
+            runner, home = confinement.runner_folder(without), confinement.temporary_folder()
         environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
         for name, value in environment.items() if confined else ():
             command += ["--setenv", name, value]
@@ -193,7 +193,7 @@ class WarmProcess:
         self, peer: Peer, limits: Limits, not_allowed: NotAllowed, without: Sequence[str]
     ) -> None:
         setting = [
-            "/tmp/submission" if self.confined else tempfile.mkdtemp(dir=self.home),
+            self._folder(),
             limits.folder_size,
             limits.of_resources(),
             self.confined,
@@ -207,6 +207,12 @@ class WarmProcess:
         reply = peer.greet(time.monotonic() + START_SECONDS)
         if reply != ["confined"]:
             raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
+
+    def _folder(self) -> str:
+        """Return where the submission's own folder is to be."""
+        if self.confined:
+            return f"{confinement.temporary_folder()}/submission"
+        return tempfile.mkdtemp(dir=self.home)
 
     def end_submission(self) -> None:
         """Kill the whole process tree of the submission."""

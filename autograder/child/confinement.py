@@ -55,10 +55,10 @@ def enter_namespaces(without: Sequence[str] = (), *, own_user: bool) -> None:
     _require(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
 
 
-def mount_private_folders(size: int) -> None:
+def mount_private_folders(temporary: str, size: int) -> None:
     """Cover the writable folders with empty ones of limited size."""
     options = f"size={size},nr_inodes=10000,mode=1777".encode()
-    for target in (b"/tmp", b"/dev/shm"):
+    for target in (temporary.encode(), b"/dev/shm"):
         _require(
             libc.mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mount tmpfs"
         )

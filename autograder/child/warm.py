@@ -174,7 +174,7 @@ def _confine(setting: Setting) -> None:
             _wait_for_all()
         confinement.mount_processes()
     if setting.has("folders"):
-        confinement.mount_private_folders(setting.folder_size)
+        confinement.mount_private_folders(str(Path(setting.folder).parent), setting.folder_size)
     if setting.has("user") and setting.uid:
         confinement.become_user(setting.uid)
     if setting.has("capabilities"):
