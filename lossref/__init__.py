@@ -53,6 +53,7 @@ from lossref._regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from lossref._vocabulary import linear_cross_entropy, vocab_parallel_cross_entropy
 
 __all__ = [
     "arcface_loss",
@@ -78,6 +79,7 @@ __all__ = [
     "info_nce_loss",
     "kl_div",
     "l1_loss",
+    "linear_cross_entropy",
     "log1mexp",
     "log_cosh_loss",
     "log_sigmoid",
@@ -104,5 +106,6 @@ __all__ = [
     "triplet_margin_loss",
     "uncertainty_weighted_loss",
     "value_and_grad",
+    "vocab_parallel_cross_entropy",
     "z_loss",
 ]

@@ -41,17 +41,17 @@ class TypedFunction(Function):
 
 def takes_arrays(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function written for torch tensors take and return NumPy arrays as well."""
-    # The kernels choose their path by value, which a graph compiler cannot follow.
-    eager = torch.compiler.disable(function)
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         numpy, tensors, named = as_tensors(function.__name__, args, kwargs)
-        result: Any = eager(*tensors, **named)
+        result: Any = function(*tensors, **named)
         converted: R = as_numpy(result) if numpy else result
         return converted
 
-    return wrapper
+    # The kernels choose their path by value, which a graph compiler cannot follow.
+    eager: Callable[P, R] = torch.compiler.disable(wrapper)
+    return eager
 
 
 def as_tensors(

@@ -62,18 +62,23 @@ def exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
     distribution and becomes NaN.
     """
     top = widen(x.amax(-1, keepdim=True))
+    return top, exponentials_below(x, top)
+
+
+def exponentials_below(x: Tensor, top: Tensor) -> Tensor:
+    """e^(x - top) for a number that is known to be at least the row's maximum."""
     largest = torch.finfo(top.dtype).max
     # inf - inf is NaN; the largest finite number in its place leaves 0 there.
     clamped = x.to(top.dtype, copy=True).clamp_(max=largest)
     shift = top.clamp(max=largest)
     if x.dtype != torch.float64:
-        return top, clamped.sub_(shift).exp_()
+        return clamped.sub_(shift).exp_()
     difference = clamped - shift
     # TwoDiff: for x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
     virtual = difference - clamped
     lost = (clamped - (difference - virtual)) - (shift + virtual)
     result = difference.exp()
-    return top, result.addcmul_(result, lost.nan_to_num_(0.0, 0.0, 0.0))
+    return result.addcmul_(result, lost.nan_to_num_(0.0, 0.0, 0.0))
 
 
 def row_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
