@@ -161,6 +161,7 @@ def _course(options: argparse.Namespace) -> Course:
 def _grade(options: argparse.Namespace) -> int:
     course = _course(options)
     assignment = find_assignment(options.assignment, course.root)
+    course.notebook_names(assignment)  # a missing release is said before any progress is shown
     students = submitted_students(course, assignment, options.student)
     batch = Batch(course, assignment, students, options.force, options.workers)
     console = Console(stderr=True)

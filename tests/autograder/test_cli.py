@@ -1,0 +1,143 @@
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from autograder.assignment import Assignment
+from autograder.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+
+
+@pytest.fixture
+def here(toy_course, monkeypatch):
+    monkeypatch.chdir(toy_course.root)
+    return toy_course
+
+
+def error_of(capsys, *arguments):
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "Traceback" not in shown.err
+    return shown.err
+
+
+@pytest.mark.parametrize("command", ["grade", "report", "release", "sample-class"])
+def test_an_unknown_assignment_is_named(here, capsys, command):
+    error = error_of(capsys, command, "toi")
+    assert error == (
+        "autograder: unknown assignment 'toi': expected one of toy; did you mean 'toy'?\n"
+    )
+
+
+def test_a_missing_submission_folder_is_named(here, capsys, hand_in):
+    assert "course/submitted/*/toy" in error_of(capsys, "grade", "toy")
+    hand_in("ada")
+    error = error_of(capsys, "grade", "toy", "--student", "bob")
+    assert "student 'bob'" in error
+    assert "course/submitted/bob/toy" in error
+
+
+def test_an_assignment_that_is_not_released_says_what_to_do(here, capsys, hand_in):
+    hand_in("ada")
+    with here.gradebook() as gradebook:
+        gradebook.remove_assignment("toy")
+    assert "run `autograder release toy` first" in error_of(capsys, "grade", "toy")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"not JSON", "it is not JSON"), (b"", "file is empty"), (b"[]", "it holds a list")],
+)
+def test_a_notebook_that_cannot_be_read_is_named(here, capsys, tmp_path, data, words):
+    path = tmp_path / "mine.ipynb"
+    path.write_bytes(data)
+    error = error_of(capsys, "check", str(path), "--assignment", "toy")
+    assert str(path) in error
+    assert words in error
+    missing = error_of(capsys, "check", str(tmp_path / "toy.ipynb"))
+    assert "There is no file 'toy.ipynb'" in missing
+
+
+def test_outside_a_course_the_folder_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path} is not inside a course" in error_of(capsys, "grade", "toy")
+
+
+def test_a_broken_check_file_is_named(here, capsys, hand_in):
+    hand_in("ada")
+    (Assignment("toy", here.root).checks / "test_square.py").write_text("import no_such_module\n")
+    assert main(["grade", "toy"]) == 2
+    error = capsys.readouterr().err
+    assert "no_such_module" in error
+    assert "Traceback (most recent call last)" not in error
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_limit_that_makes_no_sense_is_refused(here, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["grade", "toy", "--time-limit", value])
+    assert stop.value.code == 2
+    assert "--time-limit" in capsys.readouterr().err
+
+
+def test_grade_prints_a_table_and_then_json(here, capsys, hand_in):
+    hand_in("ada")
+    hand_in("bob", answer="def square(x):\n    return 2 * x")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    table = capsys.readouterr().out
+    assert "6/8" in table
+    assert "doubling instead of squaring" in " ".join(table.split())
+    assert main(["grade", "toy", "--json", "--student", "bob"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["student"], row["score"], row["status"]) == ("bob", 2, "unchanged")
+
+
+def test_check_shows_a_learner_each_check(here, capsys, tmp_path):
+    notebook = nbformat.read(Assignment("toy", here.root).release, as_version=4)
+    answer = next(cell for cell in notebook.cells if cell.id == "square")
+    path = tmp_path / "toy.ipynb"
+    answer.source = "def square(x):\n    return 2 * x"
+    path.write_text(nbformat.writes(notebook))
+    assert main(["check", str(path)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "test_square 1 of 3 points" in shown
+    assert "failed The values and the gradient of x times x." in shown
+    assert "Hint: Multiply x by itself." in shown
+    assert "Your results agree with doubling instead of squaring." in shown
+    answer.source = "def square(x):\n    return x * x"
+    path.write_text(nbformat.writes(notebook))
+    assert main(["check", str(path)]) == 0
+    assert "total 3 of 3 points" in " ".join(capsys.readouterr().out.split())
+    assert not (here.root / "course" / "autograded").exists()
+
+
+def test_report_writes_page_table_and_feedback(here, capsys, hand_in):
+    hand_in("ada")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert main(["report", "toy"]) == 0
+    folder = here.root / "course" / "reports" / "toy"
+    assert capsys.readouterr().out.split() == [
+        str(folder / "index.html"),
+        str(folder / "grades.csv"),
+    ]
+    assert (here.root / "course/feedback/ada/toy/toy.html").is_file()
+
+
+def test_doctor_says_what_is_installed_and_confined(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("python", "torch", "nbgrader", "devices", "confinement"):
+        assert name in shown
+
+
+def test_the_module_can_be_run():
+    run = subprocess.run(
+        [sys.executable, "-m", "autograder", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "sample-class" in run.stdout

@@ -1,0 +1,226 @@
+"""The class report and the feedback pages, read as text and opened in a browser."""
+
+import csv
+import json
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+from autograder.assignment import Assignment
+from autograder.course import Course, CourseError
+from autograder.feedback import feedback_pages, write_feedback
+from autograder.grading import Batch, submitted_students
+from autograder.record import Record
+from autograder.report import (
+    check_rates,
+    class_rows,
+    distribution,
+    misconception_counts,
+    render_report,
+    write_report,
+)
+from autograder.sample_class import make_sample_class
+from autograder.summary import Row
+from autograder.verdict import CellVerdict, CheckResult, Finding
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def check(name, outcome, points=1.0):
+    return CheckResult(name, f"It does {name}.", points, outcome)
+
+
+def row(student, score, *, outcome="passed", finding=None, repairs=(), name=""):
+    findings = (Finding("n", finding, "page#place"),) if finding else ()
+    checks = (check("a", "passed"), check("b", outcome, 3.0))
+    cell = CellVerdict("test_f", checks, findings)
+    record = Record(repairs=list(repairs), cells={"test_f": cell})
+    return Row(student, name, "graded", score, 4.0, records={"f": record})
+
+
+ROWS = [
+    row("s1", 4.0),
+    row("s2", 1.0, outcome="failed", finding="halving"),
+    row("s3", 1.0, outcome="failed", finding="halving"),
+    row("s4", 1.0, outcome="stopped", finding="doubling"),
+]
+
+
+def test_pass_rates_count_each_check_over_the_class():
+    rates = {rate.description: rate for rate in check_rates(ROWS)}
+    assert rates["It does a."].rate == 1
+    second = rates["It does b."]
+    assert (second.passed, second.stopped, second.total, second.points) == (1, 1, 4, 3)
+
+
+def test_misconceptions_are_ordered_by_frequency():
+    counts = [(entry.sentence, entry.students) for entry in misconception_counts(ROWS)]
+    assert counts == [("halving", ("s2", "s3")), ("doubling", ("s4",))]
+
+
+def test_the_distribution_counts_everyone_once():
+    counts = [bin.count for bin in distribution([*ROWS, row("s5", 0.0), row("s6", 3.99)])]
+    assert counts == [1, 0, 3, 0, 0, 0, 0, 0, 0, 2]
+
+
+def test_the_report_shows_scores_and_reasons():
+    page = render_report("f", [*ROWS, row("s5", 0, repairs=["The cell `x` was missing."])])
+    assert "1.4 of 4" in page
+    assert "The cell <code>x</code> was missing." in page
+    assert "1 of 5 (20 %)" not in page
+    assert "2 of 5 (40 %)" in page
+
+
+def test_nothing_from_a_student_becomes_markup():
+    page = render_report(
+        SCRIPT, [row(SCRIPT, 0, finding=SCRIPT, repairs=[SCRIPT], name=SCRIPT)], {SCRIPT: [SCRIPT]}
+    )
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_table_cell_cannot_become_a_formula(toy_course, monkeypatch, tmp_path):
+    assignment = Assignment("toy", toy_course.root)
+    monkeypatch.setattr("autograder.report.class_rows", lambda *_: [row("=cmd()", 1, name="+1")])
+    _, table = write_report(toy_course, assignment, tmp_path)
+    with table.open(newline="") as file:
+        entry = next(csv.DictReader(file))
+    assert (entry["student"], entry["name"], entry["score"]) == ("'=cmd()", "'+1", "1")
+
+
+def test_without_gradings_there_is_one_clear_error(toy_course):
+    with pytest.raises(CourseError, match="nothing is graded yet"):
+        class_rows(toy_course, Assignment("toy", toy_course.root))
+
+
+@pytest.fixture(scope="module")
+def graded(released_toy, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pages") / "course"
+    shutil.copytree(released_toy, root)
+    course, assignment = Course.load(root), Assignment("toy", root)
+    make_sample_class(course, assignment, size=36)
+    students = submitted_students(course, assignment)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        Batch(course, assignment, students, executor=executor).run()
+    assert write_feedback(course, assignment, students) == []
+    write_report(course, assignment, root / "course" / "reports" / "toy")
+    return course
+
+
+def test_every_student_gets_a_page_that_the_report_links_to(graded):
+    assignment = Assignment("toy", graded.root)
+    report = (graded.root / "course/reports/toy/index.html").read_text()
+    for student in submitted_students(graded, assignment):
+        (page,) = feedback_pages(graded, assignment, student)
+        assert f'href="../../feedback/{student}/toy/{page.name}"' in report
+
+
+def test_pages_are_made_again_only_after_a_new_grading(graded):
+    assignment = Assignment("toy", graded.root)
+    (page,) = feedback_pages(graded, assignment, "student001")
+    before = page.stat().st_mtime_ns
+    write_feedback(graded, assignment, ["student001"])
+    assert page.stat().st_mtime_ns == before
+    (graded.folder("autograded", "student001", "toy") / "toy.ipynb").touch()
+    write_feedback(graded, assignment, ["student001"])
+    (page,) = feedback_pages(graded, assignment, "student001")
+    assert page.stat().st_mtime_ns > before
+
+
+def test_no_page_holds_hidden_source_or_runs_a_script(graded):
+    pages = [*(graded.root / "course/feedback").rglob("*.html")]
+    assert len(pages) == 36
+    for page in [*pages, graded.root / "course/reports/toy/index.html"]:
+        text = page.read_text()
+        assert "<script" not in text, page
+        assert "student.check" not in text, page
+        assert "torch.randn" not in text, page
+        assert "default-src 'none'" in text, page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("chromium is not installed: it is in apt.txt")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+def look_at(browser, path, width, scheme):
+    """Open a page; return what went wrong, its width and its background."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    troubles = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: (
+            request.url.startswith("data:")
+            or request.is_navigation_request()
+            or troubles.append(request.url)
+        ),
+    )
+    page.goto(path.as_uri())
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    title = page.title()
+    context.close()
+    return troubles, wide, back, title
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "back"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(20,")])
+def test_pages_fit_and_stay_quiet_in_a_browser(graded, browser, width, scheme, back):
+    kinds = {"markup", "several misconceptions", "empty file", "late", "forged score"}
+    manifest = json.loads((graded.root / "course/sample_class_toy.json").read_text())
+    students = [student for student, kind in manifest.items() if kind in kinds]
+    assert len(students) >= len(kinds)
+    pages = [graded.root / f"course/feedback/{student}/toy/toy.html" for student in students]
+    for path in [graded.root / "course/reports/toy/index.html", *pages]:
+        troubles, wide, background, title = look_at(browser, path, width, scheme)
+        assert troubles == [], path
+        assert wide <= width, path
+        assert background.startswith(back), path
+        assert title in ("toy: class report", "toy: feedback")
+
+
+def test_feedback_survives_a_notebook_full_of_oddities(graded):
+    assignment = Assignment("toy", graded.root)
+    path = graded.folder("autograded", "student001", "toy") / "toy.ipynb"
+    path.chmod(0o644)
+    notebook = nbformat.read(path, as_version=4)
+    oddities = [
+        "![x](attachment:none.png)",
+        "$\\frac{$ $$\\left($$ \\begin{x}",
+        "```mermaid\n<script>\n```",
+        "> " * 3_000,
+        "*" * 3_000,
+        "x" * 200_000,
+    ]
+    notebook.cells += [
+        nbformat.v4.new_markdown_cell(text, id=f"odd-{i}") for i, text in enumerate(oddities)
+    ]
+    path.write_text(nbformat.writes(notebook))
+    assert write_feedback(graded, assignment, ["student001"]) == []
+    (page,) = feedback_pages(graded, assignment, "student001")
+    assert "<script" not in page.read_text()
