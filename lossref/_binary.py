@@ -16,7 +16,7 @@ from lossref._arrays import (
     widen,
 )
 from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
-from lossref._numerics import sigmoid_slope, stable_sigmoid, stable_softplus
+from lossref._numerics import decay, sigmoid_slope, stable_sigmoid, stable_softplus
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
 
 
@@ -112,15 +112,20 @@ def binary_cross_entropy_with_logits(
 
 def _bce(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     if positive is None:
-        # Shares the logarithm, so that targets of 0 and 1 cost no rounding at all.
-        linear = times(1.0 - t, x.clamp(min=0.0)) + times(t, (-x).clamp(min=0.0))
-        return linear + torch.log1p(torch.exp(-x.abs()))
+        # (1 - t) max(x, 0) + t max(-x, 0) in one product, 0 where an infinite x is right. In place,
+        # since this is the most used of losses and new memory costs more than arithmetic.
+        linear = (x > 0.0).to(x.dtype).sub_(t).mul_(x).nan_to_num_(0.0, torch.inf, -torch.inf)
+        return decay(x).log1p_().add_(linear)
     return times(1.0 - t, stable_softplus(x)) + positive * times(t, stable_softplus(-x))
 
 
 def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
-    gain = t * stable_sigmoid(-x)
-    return (1.0 - t) * stable_sigmoid(x) - (gain if positive is None else positive * gain)
+    if positive is not None:
+        return (1.0 - t) * stable_sigmoid(x) - positive * t * stable_sigmoid(-x)
+    # (1 - t) σ(x) - t σ(-x) over the common denominator 1 + e^-|x|; no term is a rounded 1 - p.
+    z = decay(x)
+    above = (x >= 0.0).to(x.dtype)
+    return ((above - t) + (1.0 - above - t) * z) / (1.0 + z)
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:

@@ -29,7 +29,7 @@ def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) ->
     """Apply an elementwise formula one format up, by chunks that stay in the cache."""
     first = inputs[0]
     wide = wide_dtype(first.dtype)
-    step = CHUNK_ELEMENTS.get(first.device.type, CHUNK_ELEMENTS_ELSEWHERE) // 4
+    step = CHUNK_ELEMENTS.get(first.device.type, CHUNK_ELEMENTS_ELSEWHERE)
     if first.numel() <= step:
         return formula(*(x.to(wide) for x in inputs)).to(dtype)
     flat = [x.reshape(-1) for x in inputs]

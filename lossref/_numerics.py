@@ -168,9 +168,16 @@ def _restore(rows: Tensor, x: Tensor, axis: int) -> Tensor:
     return rows.reshape(x.movedim(axis, -1).shape).movedim(-1, axis)
 
 
+def decay(x: Tensor) -> Tensor:
+    """e^-|x|, which cannot overflow; at 0 with a derivative from one side, as its users need."""
+    if torch.is_grad_enabled():
+        return torch.exp(torch.where(x >= 0.0, -x, x))
+    return x.abs().neg_().exp_()
+
+
 def stable_sigmoid(x: Tensor) -> Tensor:
-    """The sigmoid by e^-|x|, which cannot overflow and keeps subnormal probabilities."""
-    z = torch.exp(-x.abs())
+    """The sigmoid by e^-|x|, which keeps subnormal probabilities."""
+    z = decay(x)
     return torch.where(x >= 0.0, 1.0, z) / (1.0 + z)
 
 
@@ -181,7 +188,7 @@ def sigmoid_slope(x: Tensor) -> Tensor:
 
 def stable_softplus(x: Tensor) -> Tensor:
     """log(1 + e^x) as two terms that are never negative."""
-    return x.clamp(min=0.0) + torch.log1p(torch.exp(-x.abs()))
+    return x.clamp(min=0.0) + torch.log1p(decay(x))
 
 
 def stable_log1mexp(x: Tensor) -> Tensor:

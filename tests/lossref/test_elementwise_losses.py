@@ -581,6 +581,22 @@ def test_infinite_logits():
         assert gradient.tolist() == [0.0, 0.0, 1.0, -1.0]
 
 
+def test_curvature_where_the_two_branches_meet():
+    zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, dtype=torch.float64)
+
+    def curvature(loss):
+        (slope,) = torch.autograd.grad(loss(zero).sum(), zero, create_graph=True)
+        return torch.autograd.grad(slope.sum(), zero)[0].item()
+
+    assert curvature(lossref.softplus) == 0.25
+    assert curvature(lossref.log_sigmoid) == -0.25
+    assert curvature(lambda x: lossref.binary_cross_entropy_with_logits(x, one)) == 0.25
+    focal = curvature(lambda x: lossref.sigmoid_focal_loss(x, one, gamma=0.0))
+    assert focal == 0.25
+    assert curvature(lambda x: lossref.cross_entropy(torch.stack([x, -x], 1), one.long())) == 1.0
+
+
 def test_bad_parameters_are_named():
     x, ones = torch.full((3,), 0.5), torch.ones(3)
     soft = lossref.binary_cross_entropy_with_logits
