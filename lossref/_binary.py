@@ -125,7 +125,10 @@ def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     # (1 - t) σ(x) - t σ(-x) over the common denominator 1 + e^-|x|; no term is a rounded 1 - p.
     z = decay(x)
     above = (x >= 0.0).to(x.dtype)
-    return ((above - t) + (1.0 - above - t) * z) / (1.0 + z)
+    if torch.is_grad_enabled():
+        return ((above - t) + (1.0 - above - t) * z) / (1.0 + z)
+    other = (1.0 - above).sub_(t)
+    return above.sub_(t).addcmul_(other, z).div_(z.add_(1.0))
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:

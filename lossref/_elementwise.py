@@ -29,15 +29,23 @@ def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) ->
     """Apply an elementwise formula one format up, by chunks that stay in the cache."""
     first = inputs[0]
     wide = wide_dtype(first.dtype)
-    step = CHUNK_ELEMENTS.get(first.device.type, CHUNK_ELEMENTS_ELSEWHERE)
+    # Half a chunk, since an elementwise formula holds several temporaries at once.
+    step = CHUNK_ELEMENTS.get(first.device.type, CHUNK_ELEMENTS_ELSEWHERE) // 2
     if first.numel() <= step:
         return formula(*(x.to(wide) for x in inputs)).to(dtype)
-    flat = [x.reshape(-1) for x in inputs]
+    flat = [_flat(x) for x in inputs]
     result = torch.empty(first.numel(), dtype=dtype, device=first.device)
     for start in range(0, first.numel(), step):
         part = [x[start : start + step].to(wide) for x in flat]
         result[start : start + step] = formula(*part)
     return result.view(first.shape)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The entries in a row; one number that was expanded, as the gradient of a sum, stays one."""
+    if any(x.stride()):
+        return x.reshape(-1)
+    return x[(0,) * x.ndim].expand(x.numel())
 
 
 class Elementwise(TypedFunction):
