@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
 
 # covered in the student's file system should the course lie inside a folder that is shown there
 SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
+UNCLEAR = "a hidden check could not be carried out; the instructor can see why."
+NOT_RUN = {
+    "output_type": "stream",
+    "name": "stdout",
+    "text": "Not run: nothing after the last answer is run when a notebook is graded.\n",
+}
 MAX_FILES = 2_000
 # what even an empty file takes of a file system
 BLOCK = 4096
@@ -75,7 +81,8 @@ def grade_notebook(
                     assignment, grade_id, run.caller_of(grade_id), class_seed=class_seed, bank=bank
                 )
                 if cell.note:
-                    verdict.incidents.append(f"Hidden checks of {grade_id}: {cell.note}")
+                    # the note is for the instructor: it could hold a hidden input
+                    verdict.incidents.append(f"{grade_id}: {UNCLEAR}")
                 verdict.cells[grade_id] = cell
     finally:
         run.close()
@@ -83,7 +90,11 @@ def grade_notebook(
 
 
 class NotebookRun:
-    """One run of a notebook, with a snapshot at each grade cell that has hidden checks."""
+    """One run of a notebook, with a snapshot at each grade cell that has hidden checks.
+
+    `warm` and `without`, a warm process of one's own and layers of confinement to leave out, are
+    for tests.
+    """
 
     def __init__(
         self,
@@ -93,6 +104,8 @@ class NotebookRun:
         limits: Limits | None = None,
         folder: Path | None = None,
         confined: bool = True,
+        warm: WarmProcess | None = None,
+        without: Sequence[str] = (),
     ) -> None:
         self.notebook = notebook
         self.assignment = assignment
@@ -101,7 +114,8 @@ class NotebookRun:
         root = assignment.root if assignment is not None else None
         not_allowed = read_not_allowed(assignment)
         self.noticed += uses(notebook, not_allowed.names)
-        self.process = StudentProcess(warm_process(confined, root), files, limits, not_allowed)
+        warm = warm or warm_process(confined, root)
+        self.process = StudentProcess(warm, files, limits, not_allowed, without)
 
     def judged_ids(self) -> list[str]:
         """Return the grade cells that have hidden checks, in the notebook's order."""
@@ -112,11 +126,19 @@ class NotebookRun:
         return self.assignment is not None and self.assignment.check_file(grade_id) is not None
 
     def run_cells(self) -> SubmissionVerdict:
-        """Run every code cell in order; return the outputs and what had to be stopped."""
+        """Run the code cells in order; return the outputs and what had to be stopped.
+
+        Where hidden checks judge the notebook, what comes after the last answer or grade cell
+        cannot change a verdict and is not run.
+        """
         verdict = SubmissionVerdict(incidents=list(self.noticed))
         stopped = ""
+        last = self._last_that_counts()
         for index, cell in enumerate(self.notebook.cells):
             if cell.cell_type != "code":
+                continue
+            if index > last:
+                verdict.outputs[index] = [dict(NOT_RUN)]
                 continue
             outputs, reason = self.process.run_cell(cell.source)
             verdict.outputs[index] = outputs
@@ -129,6 +151,13 @@ class NotebookRun:
             if grade_id and self._has_checks(grade_id):
                 self.process.take_snapshot(grade_id)
         return verdict
+
+    def _last_that_counts(self) -> int:
+        """Return the index of the last cell that has to be run."""
+        cells = self.notebook.cells
+        if not self.judged_ids():
+            return len(cells)
+        return max(index for index, cell in enumerate(cells) if _is_answer_or_grade(cell))
 
     def caller_of(self, grade_id: str) -> Callable[[], Caller]:
         """Return what makes a caller of the functions as they were at a grade cell."""
@@ -174,6 +203,11 @@ def _paths_below(folder: Path) -> list[Path]:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(Path(entry.path))
     return sorted(found)
+
+
+def _is_answer_or_grade(cell: NotebookNode) -> bool:
+    metadata: Any = cell.metadata.get("nbgrader", {})
+    return any(metadata.get(kind) for kind in ("grade", "solution", "task"))
 
 
 def _grade_id(cell: NotebookNode) -> str:

@@ -437,7 +437,10 @@ class SnapshotCaller:
 def readable_outputs(text: str) -> list[Any]:
     """Return outputs that nbformat accepts; raise `ProtocolError` for any others."""
     try:
-        outputs = json.loads(text.encode("utf-8", "replace"))
+        outputs = json.loads(text)
+        if "\\ud" in text:
+            # half a character, which JSON can hold and no file can
+            outputs = json.loads(json.dumps(outputs, ensure_ascii=False).encode("utf-8", "replace"))
         _require_modest(outputs)
         cell = nbformat.v4.new_code_cell(outputs=nbformat.from_dict(outputs))
         nbformat.validate(cell, ref="code_cell", version=4, version_minor=5)

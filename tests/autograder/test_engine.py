@@ -73,7 +73,9 @@ def test_an_endless_cell_is_stopped_and_the_rest_still_runs(toy, toy_notebook):
 
 def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_notebook):
     stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
-    verdict, cell = grade(toy, toy_notebook(RIGHT, stubborn, "print('never')"))
+    notebook = toy_notebook(RIGHT, stubborn, "print('never')")
+    notebook.cells[4].metadata["nbgrader"] = {"solution": True, "grade_id": "essay"}
+    verdict, cell = grade(toy, notebook)
     assert cell.earned == 3
     assert len(verdict.incidents) == 1
     assert "did not give way" in verdict.incidents[0]
@@ -217,6 +219,13 @@ def test_endless_output_is_cut():
     assert "not kept" in verdict.outputs[0][-1]["text"]
 
 
+def test_what_follows_the_last_grade_cell_is_not_run(toy, toy_notebook):
+    verdict, cell = grade(toy, toy_notebook(RIGHT, "while True: pass"))
+    assert cell.earned == 3
+    assert verdict.incidents == []
+    assert "Not run" in verdict.outputs[3][0]["text"]
+
+
 def test_one_submission_leaves_nothing_for_the_next(toy, toy_notebook):
     grade(toy, toy_notebook(RIGHT + "\nimport builtins\nbuiltins.leftover = 1"))
     verdict = outputs_of("import builtins; hasattr(builtins, 'leftover') or 'square' in globals()")
@@ -239,7 +248,8 @@ def test_the_warm_process_is_started_again_when_it_has_died(toy, toy_notebook):
     from autograder.engine import warm_process
 
     grade(toy, toy_notebook(RIGHT))
-    warm_process().process.kill()
-    warm_process().process.wait()
+    process = warm_process().process
+    process.kill()
+    process.wait()
     _, cell = grade(toy, toy_notebook(RIGHT))
     assert cell.earned == 3

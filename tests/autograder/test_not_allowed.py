@@ -51,13 +51,14 @@ def test_work_written_by_hand_keeps_its_points(strict, toy_notebook):
 
 
 def test_a_use_outside_the_exercise_costs_nothing_and_is_reported(strict, toy_notebook):
-    notebook = toy_notebook(HAND_WRITTEN, "torch.softmax(torch.ones(2), 0)")
+    notebook = toy_notebook(HAND_WRITTEN)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell("torch.softmax(torch.ones(2), 0)"))
     verdict = grade_notebook(notebook, strict)
     assert verdict.cells["test_square"].earned == 3
     assert verdict.incidents == [
-        "Cell 4 uses `torch.softmax`, which this exercise asks you to write by hand."
+        "Cell 2 uses `torch.softmax`, which this exercise asks you to write by hand."
     ]
-    assert verdict.outputs[3][0]["ename"] == "NotAllowedError"
+    assert verdict.outputs[1][0]["ename"] == "NotAllowedError"
 
 
 def test_the_next_submission_of_another_exercise_has_the_function_again(
