@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 ASSIGNMENTS := $(notdir $(wildcard solutions/*))
-SAMPLE_SIZE ?= 24
+SAMPLE_SIZE ?= 33
 
 bin := .venv/bin
 setup := .venv/.setup
