@@ -21,7 +21,7 @@ from lossref._arrays import (
 )
 from lossref._classification import class_rows, index_targets
 from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
-from lossref._numerics import stable_sigmoid, stable_softplus
+from lossref._numerics import decay
 from lossref._reduction import check_reduction, finish
 from lossref._rows import IndexCrossEntropy
 
@@ -121,29 +121,36 @@ def sigmoid_focal_loss(
 
 
 def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula]:
-    """The formulas of the focal loss: everything by the probability q = 1 - p_t of the mistake."""
+    """The formulas of the focal loss, by z = e^-|x| and by how far t is from the sign of x.
 
-    def balance(t: Tensor) -> Tensor | float:
-        return 1.0 if alpha is None else t * alpha + (1.0 - t) * (1.0 - alpha)
+    With u = |[x >= 0] - t| the mistake's probability is 1 - p_t = (u + (1 - u) z) / (1 + z), and
+    the cross-entropy u |x| + log(1 + z): sums of terms that are never negative.
+    """
 
-    def parts(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        p, not_p = stable_sigmoid(x), stable_sigmoid(-x)
-        q = p * (1.0 - t) + not_p * t
-        loss = times(t, stable_softplus(-x)) + times(1.0 - t, stable_softplus(x))
-        return p, not_p, q, loss
+    def balanced(result: Tensor, t: Tensor) -> Tensor:
+        return result if alpha is None else result * (t * alpha + (1.0 - t) * (1.0 - alpha))
+
+    def parts(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        z = decay(x)
+        above = (x >= 0.0).to(x.dtype)
+        u = (above - t).abs()
+        mixed = u + (1.0 - u) * z
+        size = torch.where(x >= 0.0, x, -x)
+        loss = torch.log1p(z) + (u * size).nan_to_num(0.0, torch.inf)
+        return z, above, u, mixed, loss
 
     def value(x: Tensor, t: Tensor) -> Tensor:
-        _, _, q, loss = parts(x, t)
-        return balance(t) * times(q.pow(gamma), loss)
+        z, _, _, mixed, loss = parts(x, t)
+        return balanced(times((mixed / (1.0 + z)).pow(gamma), loss), t)
 
     def slope(x: Tensor, t: Tensor) -> Tensor:
-        p, not_p, q, loss = parts(x, t)
-        # q' / q in a form without a quotient of two probabilities that are both 0
-        share = torch.where(t == 1.0, 0.0, (1.0 - t) / torch.where(t == 1.0, 1.0, not_p))
-        share = share + torch.where(t == 0.0, 0.0, t / torch.where(t == 0.0, 1.0, p))
-        growth = (1.0 - 2.0 * t) / share
-        own = p * (1.0 - t) - not_p * t
-        return balance(t) * q.pow(gamma) * (gamma * growth * keep_finite(loss) + own)
+        z, above, u, mixed, loss = parts(x, t)
+        r = 1.0 / (1.0 + z)
+        # p (1 - p) / (1 - p_t); z cancels where u is 0, also where both have become 0.
+        ratio = torch.where(u == 0.0, 1.0, z / torch.where(u == 0.0, 1.0, mixed))
+        own = (above - t) + (1.0 - above - t) * z
+        focus = gamma * (1.0 - 2.0 * t) * ratio * keep_finite(loss)
+        return balanced((mixed * r).pow(gamma) * r * (focus + own), t)
 
     return value, slope
 
