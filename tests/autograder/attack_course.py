@@ -1,0 +1,379 @@
+"""The course that the notebooks in `attacks/` attack, and what they must not achieve there.
+
+Each notebook is one attack. Its front matter says what it tries (`title`), how many points it may
+earn by honest work (`may-earn`, default 0), what the record must say (`record`, a regular
+expression), under which limits it runs (`limits`), how often its cell is repeated (`cells`),
+whether the same notebook is run before as an accomplice (`accomplice`), and which layer of
+confinement alone stops it (`layer`). An attack that finds or does what it must not says so with
+`loot`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+from autograder.assignment import Assignment
+from autograder.child.process_tree import descendants
+from autograder.engine import NotebookRun, grade_notebook, warm_process
+from autograder.student_process import Limits, WarmProcess
+from autograder.verdict import SubmissionVerdict
+
+ATTACKS = Path(__file__).parent / "attacks"
+REPOSITORY = Path(__file__).parents[2]
+LIMITS = Limits(
+    cell_seconds=5,
+    call_seconds=1,
+    total_seconds=60,
+    memory=2 * 2**30,
+    folder_size=64 * 2**20,
+)
+TOKEN = "secret-token"
+HIDDEN_MARK = "mark-of-the-hidden-check"
+OTHER_MARK = "other-students-mark"
+LATER_INPUT = 12345.678
+LOOT = "LOOT:"
+BYSTANDER = (sys.executable, "-c", "import time; time.sleep(3600)", TOKEN)
+OUTER_LAYERS = ("files", "processes", "network", "messages")
+
+CHECKS = f'''
+import pytest
+import torch
+from autograder.checking import Tolerance
+
+MARK = "{HIDDEN_MARK}"
+
+
+@pytest.mark.points(2)
+def test_values(student, generator):
+    """The values and the gradient of x times x."""
+    x = torch.randn(5, generator=generator, dtype=torch.float32)
+    student.check("square", lambda x: x * x, x, tolerance=Tolerance(1e-6), gradient_of=(0,))
+
+
+@pytest.mark.points(1)
+def test_large(student):
+    """The values for larger x."""
+    x = torch.tensor([{LATER_INPUT}, -3.25, 0.5], dtype=torch.float64)
+    student.check("square", lambda x: x * x, x, tolerance=Tolerance(1e-12))
+'''
+
+PREAMBLE = """
+import ctypes, os, re, stat, sys, time
+import torch
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def loot(*what):
+    print("LO" + "OT:", *what)
+
+def found_in_memory(pattern):
+    wanted = re.compile(pattern)
+    with open("/proc/self/mem", "rb", 0) as memory:
+        for line in open("/proc/self/maps").read().splitlines():
+            span, mode = line.split()[:2]
+            start, end = (int(part, 16) for part in span.split("-"))
+            if "w" not in mode or end - start > 2**29:
+                continue
+            try:
+                memory.seek(start)
+                if wanted.search(memory.read(end - start)):
+                    return True
+            except OSError:
+                pass
+    return False
+
+def sockets():
+    found = []
+    for descriptor in range(3, 256):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                found.append(descriptor)
+        except OSError:
+            pass
+    return found
+
+def answer(data):
+    for descriptor in sockets():
+        message = b"GTLR" + len(data).to_bytes(8, "big") + data
+        try:
+            while message:
+                message = message[os.write(descriptor, message):]
+        except OSError:
+            pass
+
+def text(words):
+    data = words.encode()
+    return b"s" + len(data).to_bytes(4, "big") + data
+
+def listed(*items):
+    return b"l" + len(items).to_bytes(4, "big") + b"".join(items)
+"""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack, as its notebook describes it."""
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    may_earn: float = 0.0
+    record: str = ""
+    layer: str = ""
+    accomplice: bool = False
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Attack:
+        notebook = jupytext.read(path, fmt="md:myst")
+        about = notebook.metadata
+        sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        known = {"title", "may-earn", "record", "layer", "accomplice", "limits", "cells"}
+        assert set(about) - known <= {"jupytext", "kernelspec"}, path
+        return cls(
+            f"{path.parent.name}/{path.stem}",
+            about["title"],
+            tuple(sources * about.get("cells", 1)),
+            about.get("may-earn", 0.0),
+            about.get("record", ""),
+            about.get("layer", ""),
+            about.get("accomplice", False),
+            dict(about.get("limits", {})),
+        )
+
+
+def all_attacks() -> dict[str, Attack]:
+    attacks = [Attack.read(path) for path in sorted(ATTACKS.glob("*/*.md"))]
+    return {attack.name: attack for attack in attacks}
+
+
+@dataclass
+class Course:
+    """A course with something to steal, on a host with something to break."""
+
+    assignment: Assignment
+    host_socket: str
+    queue: str
+    outlives: str
+
+    @property
+    def root(self) -> Path:
+        return self.assignment.root
+
+    def notebook(self, *sources: str) -> NotebookNode:
+        """Return a submission whose cells are a preamble, the sources, and the grade cell."""
+        cells = [nbformat.v4.new_code_cell(self.filled(text)) for text in (PREAMBLE, *sources)]
+        graded = nbformat.v4.new_code_cell("square")
+        graded.metadata["nbgrader"] = {
+            "grade": True,
+            "grade_id": "test_square",
+            "points": 3,
+            "locked": True,
+            "solution": False,
+            "schema_version": 3,
+        }
+        return nbformat.v4.new_notebook(cells=[*cells, graded])
+
+    def filled(self, source: str) -> str:
+        expected = LATER_INPUT * LATER_INPUT
+        places = {
+            "COURSE": self.root,
+            "REPOSITORY": REPOSITORY,
+            "SOCKET": self.host_socket,
+            "QUEUE": self.queue,
+            "OUTLIVES": self.outlives,
+            "HOST": os.getpid(),
+            "ADDRESS": "127.0.0.1",
+            "LATER_BYTES": list(struct.pack("<d", LATER_INPUT)),
+            "EXPECTED_BYTES": list(struct.pack("<d", expected)),
+        }
+        for name, value in places.items():
+            source = source.replace(f"@{name}@", str(value))
+        return source
+
+
+@contextlib.contextmanager
+def course() -> Iterator[Course]:
+    """Make the course, and what an attack could find or break on the host."""
+    # a folder that every user can read: what keeps a notebook out must be the confinement
+    root = Path(tempfile.mkdtemp(prefix="attacked-course-", dir="/var/tmp"))
+    root.chmod(0o755)
+    name = root.name
+    listener = socket.socket(socket.AF_UNIX)
+    library = ctypes.CDLL("librt.so.1", use_errno=True)
+    os.environ["COURSE_TOKEN"] = TOKEN
+    bystander = subprocess.Popen(BYSTANDER)
+    try:
+        assignment = Assignment("toy", root)
+        assignment.bank.mkdir(parents=True)
+        (assignment.checks / "test_square.py").write_text(CHECKS)
+        (assignment.bank / "square.py").write_text("")
+        other = root / "submitted" / "other" / "toy"
+        other.mkdir(parents=True)
+        (other / "toy.ipynb").write_text(OTHER_MARK)
+        (root / "gradebook.db").write_text("the gradebook")
+        listener.bind(f"\0{name}")
+        listener.listen()
+        mask = os.umask(0)
+        library.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
+        os.umask(mask)
+        yield Course(assignment, name, name, f"outlives-{name}")
+    finally:
+        bystander.kill()
+        bystander.wait()
+        del os.environ["COURSE_TOKEN"]
+        library.mq_unlink(f"/{name}".encode())
+        listener.close()
+        shutil.rmtree(root)
+
+
+class Lab:
+    """Runs attacks on a course, with all layers of confinement or without one."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self.earlier = course.root / "earlier"
+        self.earlier.mkdir()
+        (self.earlier / "notes.txt").write_text(OTHER_MARK * 3)
+        self.warm_without: dict[str, WarmProcess] = {}
+
+    def close(self) -> None:
+        """End the warm processes that lack a layer."""
+        for warm in self.warm_without.values():
+            warm.close()
+
+    def _warm_without(self, layer: str) -> WarmProcess:
+        if layer not in OUTER_LAYERS:
+            return warm_process()
+        if layer not in self.warm_without:
+            self.warm_without[layer] = WarmProcess(confined=True, without=[layer])
+        return self.warm_without[layer]
+
+    def grade(self, attack: Attack) -> SubmissionVerdict:
+        """Grade an attack as any submission is graded."""
+        if attack.accomplice:
+            self._grade(attack)
+        return self._grade(attack)
+
+    def _grade(self, attack: Attack) -> SubmissionVerdict:
+        return grade_notebook(
+            self.course.notebook(*attack.sources),
+            self.course.assignment,
+            limits=replace(LIMITS, **attack.limits),
+        )
+
+    def honest(self) -> SubmissionVerdict:
+        """Grade an honest submission, which has a file that others might want."""
+        notebook = self.course.notebook(
+            "open('notes.txt').read()\ndef square(x):\n    return x * x"
+        )
+        return grade_notebook(notebook, self.course.assignment, folder=self.earlier)
+
+    def trouble(self, attack: Attack) -> list[str]:
+        """Return what an attack achieved of what it must not."""
+        descriptors, processes = count_descriptors(), count_processes()
+        verdict = self.grade(attack)
+        said = json.dumps(asdict(verdict), ensure_ascii=False).encode().decode()
+        earned = sum(cell.earned for cell in verdict.cells.values())
+        words = [*verdict.incidents, *(check.message for check in self._checks(verdict))]
+        troubles = {
+            f"it earned {earned:g} points": earned > attack.may_earn,
+            f"it found something: {loot_in(said)}": LOOT in said,
+            "it shows a secret": any(secret in said for secret in self._secrets()),
+            f"it is not on record: {words}": not re.search(attack.record, " ".join(words)),
+            f"its checks have no result: {verdict.cells}": len(self._checks(verdict)) != 2,
+            "a process outlived it": self.course.outlives in command_lines(),
+            "descriptors were left open": count_descriptors() > descriptors,
+            "processes were left": count_processes() > processes,
+        }
+        after = self.honest()
+        troubles[f"the next submission suffered: {after.cells} {after.incidents}"] = (
+            after.cells["test_square"].earned != 3 or after.incidents != []
+        )
+        return [sentence for sentence, holds in troubles.items() if holds]
+
+    @staticmethod
+    def _checks(verdict: SubmissionVerdict) -> list[Any]:
+        return [check for cell in verdict.cells.values() for check in cell.checks]
+
+    def _secrets(self) -> list[str]:
+        value = str(LATER_INPUT)
+        inputs = (value, value.replace(".", "_"), value.replace(".", ""), "12345")
+        return [TOKEN, HIDDEN_MARK, OTHER_MARK, "152415765.27", *inputs]
+
+    def loot_without(self, attack: Attack, layer: str) -> str:
+        """Return what an attack finds when one layer of confinement is off."""
+        said = ""
+        for _ in range(2 if attack.accomplice else 1):
+            run = NotebookRun(
+                self.course.notebook(*attack.sources),
+                self.course.assignment,
+                limits=replace(LIMITS, **attack.limits),
+                warm=self._warm_without(layer),
+                without=[layer],
+            )
+            try:
+                said = json.dumps(asdict(run.run_cells()))
+            finally:
+                run.close()
+        return loot_in(said)
+
+
+def loot_in(said: str) -> str:
+    found = re.search(re.escape(LOOT) + r"[^\"]*", said)
+    return found[0] if found else ""
+
+
+def count_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def count_processes() -> int:
+    """Return how many processes there are below this one."""
+    return len(descendants(os.getpid()))
+
+
+def command_lines() -> str:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return "\n".join(lines)
+
+
+def main(names: Collection[str]) -> None:
+    """Run attacks and those of a layer without it; print the troubles as JSON."""
+    attacks = all_attacks()
+    with course() as made:
+        lab = Lab(made)
+        lab.honest()
+        troubles = {name: lab.trouble(attacks[name]) for name in names or attacks}
+        loot = {
+            name: lab.loot_without(attacks[name], attacks[name].layer)
+            for name in names or attacks
+            if attacks[name].layer
+        }
+        lab.close()
+    json.dump({"troubles": troubles, "loot": loot}, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
