@@ -301,7 +301,7 @@ CASES = {
 PARAMETERS = [pytest.param(case, id=name) for name, case in CASES.items()]
 
 
-def inputs_of(case, dtype, generator, count=60):
+def inputs_of(case, dtype, generator, count=25):
     """Predictions and targets: random of every size, and the hard ones."""
 
     def random():
