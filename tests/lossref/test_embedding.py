@@ -382,8 +382,8 @@ def test_identical_points_have_finite_gradients():
 @pytest.mark.parametrize("monotone", [False, True])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_arcface_on_the_axis_of_its_class(sign, monotone):
-    w = torch.tensor([[1.0, 2.0, 2.0], [2.0, -1.0, 0.5]])
-    x = sign * 3.0 * w[:1]
+    w = torch.tensor([[1.1, 2.3, 0.7], [2.0, -1.0, 0.5]])
+    x = sign * 4.0 * w[:1]
     got, gradient = value_and_gradient(
         lossref.arcface_loss, x, w, torch.tensor([0]), margin=0.5, scale=4.0, monotone=monotone
     )
