@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +39,14 @@ from tests.autograder.attack_course import (  # noqa: E402
     all_attacks,
     command_lines,
     course,
+    tampered,
 )
 from tests.autograder.test_attacks import AS_ORDINARY_USER  # noqa: E402
 
 CELL_SECONDS = 10
 ATTACK_SECONDS = 90
 STUDENT = "attacker"
+TEMPLATE_INSIDE = "/mnt"
 READY = "the course is ready"
 SANDBOX = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
 SANDBOX += ["--proc", "/proc", "--size", str(2**29), "--tmpfs", "/tmp"]
@@ -84,25 +88,25 @@ def _cell(name: str, source: str, *, points: int = 0, solution: bool = False) ->
     return cell
 
 
-def submission(made: Course, attack: Attack, released: NotebookNode) -> NotebookNode:
+def submission(made: Course, attack: Attack, released: NotebookNode) -> dict[str, Any]:
     """Return the released notebook with an attack in place of the answer."""
     notebook = nbformat.from_dict(json.loads(json.dumps(released)))
-    position = next(i for i, cell in enumerate(notebook.cells) if cell.source.find("square") >= 0)
-    position = 1 if position == 0 else position
+    names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells]
+    position = names.index("square")
     first, *others = map(made.filled, attack.sources)
     notebook.cells[position].source = first
     extra = [nbformat.v4.new_code_cell(source) for source in others]
     notebook.cells[position + 1 : position + 1] = extra
-    return notebook
+    return tampered(notebook, attack.tamper)
 
 
-def nbgrader(made: Course, *arguments: str) -> int | None:
+def nbgrader(root: Path, *arguments: str) -> int | None:
     """Run a command of nbgrader's in the course; return its status, or None if it hung."""
     command = [sys.executable, "-m", "nbgrader", *arguments]
-    command += [f"--course-dir={made.root}", f"--ExecutePreprocessor.timeout={CELL_SECONDS}"]
+    command += [f"--course-dir={root}", f"--ExecutePreprocessor.timeout={CELL_SECONDS}"]
     try:
         done = subprocess.run(
-            command, cwd=made.root, capture_output=True, timeout=ATTACK_SECONDS, check=False
+            command, cwd=root, capture_output=True, timeout=ATTACK_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return None
@@ -113,28 +117,26 @@ def nbgrader(made: Course, *arguments: str) -> int | None:
 
 def stock_result(attack: Attack) -> dict[str, Any]:
     """Return what an attack achieves against stock nbgrader; runs inside the sandbox."""
-    from nbgrader.api import Gradebook, MissingEntry
+    from nbgrader.api import Gradebook
 
     with course() as made:
-        (made.root / "gradebook.db").unlink()
-        source = made.root / "source" / "toy" / "toy.ipynb"
-        source.parent.mkdir(parents=True)
-        nbformat.write(source_notebook(), source)
-        if nbgrader(made, "generate_assignment", "toy") != 0:
-            raise RuntimeError("the assignment could not be generated")
-        print(READY, flush=True)
+        shutil.copytree(TEMPLATE_INSIDE, made.root, dirs_exist_ok=True)
         released = nbformat.read(made.root / "release" / "toy" / "toy.ipynb", as_version=4)
         handed_in = made.root / "submitted" / STUDENT / "toy" / "toy.ipynb"
         handed_in.parent.mkdir(parents=True)
-        nbformat.write(submission(made, attack, released), handed_in)
+        handed_in.write_text(json.dumps(submission(made, attack, released)))
+        print(READY, flush=True)
         for _ in range(2 if attack.accomplice else 1):
-            status = nbgrader(made, "autograde", "toy", f"--student={STUDENT}", "--force")
+            status = nbgrader(made.root, "autograde", "toy", f"--student={STUDENT}", "--force")
         graded = made.root / "autograded" / STUDENT / "toy" / "toy.ipynb"
         said = graded.read_text(errors="replace") if graded.is_file() else ""
         earned = None
-        with contextlib.suppress(MissingEntry, Exception):
-            with Gradebook(f"sqlite:///{made.root}/gradebook.db") as gradebook:
-                earned = gradebook.find_submission("toy", STUDENT).score
+        # an attack may have destroyed the gradebook in any way
+        with (
+            contextlib.suppress(Exception),
+            Gradebook(f"sqlite:///{made.root}/gradebook.db") as gradebook,
+        ):
+            earned = gradebook.find_submission("toy", STUDENT).score
         outputs = outputs_of(said)
         return {
             "earned": earned,
@@ -172,14 +174,34 @@ def achieved(attack: Attack, result: dict[str, Any]) -> str:
     return ""
 
 
-def run_stock(attack: Attack) -> dict[str, Any]:
+def make_template(root: Path) -> None:
+    """Make the course that each attack finds, with the assignment generated."""
+    source = root / "source" / "toy" / "toy.ipynb"
+    source.parent.mkdir(parents=True)
+    nbformat.write(source_notebook(), source)
+    if nbgrader(root, "generate_assignment", "toy") != 0:
+        raise RuntimeError("the assignment could not be generated")
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+
+
+def run_stock(attack: Attack, template: Path) -> dict[str, Any]:
     """Run one attack against stock nbgrader, in a sandbox, as an ordinary user."""
-    command = [*LIMITS, *SANDBOX, sys.executable, __file__, "--inside", attack.name]
-    # nbgrader starts alembic, which lies beside the interpreter
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [
+        *LIMITS,
+        *SANDBOX,
+        "--ro-bind",
+        str(template),
+        TEMPLATE_INSIDE,
+        sys.executable,
+        __file__,
+        "--inside",
+        attack.name,
+    ]
+    environment = {**os.environ, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     if os.getuid() == 0:
-        command = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", sys.base_prefix] + command
+        given_up = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", sys.base_prefix]
+        command = [*given_up, *command]
     try:
         done = subprocess.run(
             command,
@@ -205,8 +227,14 @@ def main(parts: list[str]) -> None:
     """Run, print, write."""
     attacks = [a for a in all_attacks().values() if not parts or any(p in a.name for p in parts)]
     start = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stock = list(pool.map(run_stock, attacks))
+    # nbgrader starts alembic, which lies beside the interpreter
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as template,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        make_template(Path(template))
+        stock = list(pool.map(lambda attack: run_stock(attack, Path(template)), attacks))
     rows = []
     with course() as made:
         lab = Lab(made)

@@ -4,8 +4,9 @@ Each notebook is one attack. Its front matter says what it tries (`title`), how 
 earn by honest work (`may-earn`, default 0), what the record must say (`record`, a regular
 expression), under which limits it runs (`limits`), how often its cell is repeated (`cells`),
 whether the same notebook is run before as an accomplice (`accomplice`), and which layer of
-confinement alone stops it (`layer`). An attack that finds or does what it must not says so with
-`loot`.
+confinement alone stops it (`layer`). `tamper` is what the student did to the grade cell, or to the
+notebook's own metadata, before handing in. An attack that finds or does what it must not says so
+with `loot`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from nbformat import NotebookNode
 from autograder.assignment import Assignment
 from autograder.child.process_tree import descendants
 from autograder.engine import NotebookRun, grade_notebook, warm_process
+from autograder.intake import parse_submission
+from autograder.rebuild import rebuild
 from autograder.student_process import Limits, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
@@ -86,6 +89,8 @@ def loot(*what):
 
 def found_in_memory(pattern):
     wanted = re.compile(pattern)
+    # a process that changed its user may not open its own memory before it says so
+    libc.prctl(4, 1, 0, 0, 0)
     with open("/proc/self/mem", "rb", 0) as memory:
         for line in open("/proc/self/maps").read().splitlines():
             span, mode = line.split()[:2]
@@ -140,6 +145,7 @@ class Attack:
     layer: str = ""
     accomplice: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
+    tamper: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Attack:
@@ -147,6 +153,7 @@ class Attack:
         about = notebook.metadata
         sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         known = {"title", "may-earn", "record", "layer", "accomplice", "limits", "cells"}
+        known |= {"tamper"}
         assert set(about) - known <= {"jupytext", "kernelspec"}, path
         return cls(
             f"{path.parent.name}/{path.stem}",
@@ -157,12 +164,27 @@ class Attack:
             about.get("layer", ""),
             about.get("accomplice", False),
             dict(about.get("limits", {})),
+            json.loads(json.dumps(about.get("tamper", {}))),
         )
 
 
 def all_attacks() -> dict[str, Attack]:
     attacks = [Attack.read(path) for path in sorted(ATTACKS.glob("*/*.md"))]
     return {attack.name: attack for attack in attacks}
+
+
+def graded_notebook(*sources: str) -> NotebookNode:
+    """Return a notebook with the sources as cells, and the grade cell after them."""
+    graded = nbformat.v4.new_code_cell("square")
+    graded.metadata["nbgrader"] = {
+        "grade": True,
+        "grade_id": "test_square",
+        "points": 3,
+        "locked": True,
+        "solution": False,
+        "schema_version": 3,
+    }
+    return nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, sources), graded])
 
 
 @dataclass
@@ -180,17 +202,7 @@ class Course:
 
     def notebook(self, *sources: str) -> NotebookNode:
         """Return a submission whose cells are a preamble, the sources, and the grade cell."""
-        cells = [nbformat.v4.new_code_cell(self.filled(text)) for text in (PREAMBLE, *sources)]
-        graded = nbformat.v4.new_code_cell("square")
-        graded.metadata["nbgrader"] = {
-            "grade": True,
-            "grade_id": "test_square",
-            "points": 3,
-            "locked": True,
-            "solution": False,
-            "schema_version": 3,
-        }
-        return nbformat.v4.new_notebook(cells=[*cells, graded])
+        return graded_notebook(*(self.filled(text) for text in (PREAMBLE, *sources)))
 
     def filled(self, source: str) -> str:
         expected = LATER_INPUT * LATER_INPUT
@@ -252,7 +264,10 @@ class Lab:
         self.course = course
         self.earlier = course.root / "earlier"
         self.earlier.mkdir()
-        (self.earlier / "notes.txt").write_text(OTHER_MARK * 3)
+        (self.earlier / "notes.txt").write_text(OTHER_MARK)
+        # many small ones: freed memory of that size is seldom overwritten
+        for number in range(200):
+            (self.earlier / f"note{number}.txt").write_text(OTHER_MARK * 10)
         self.warm_without: dict[str, WarmProcess] = {}
 
     def close(self) -> None:
@@ -274,8 +289,14 @@ class Lab:
         return self._grade(attack)
 
     def _grade(self, attack: Attack) -> SubmissionVerdict:
+        notebook = self.course.notebook(*attack.sources)
+        if attack.tamper:
+            # what is released is the same notebook without the student's own cells
+            released = self.course.notebook()
+            handed_in = json.dumps(tampered(notebook, attack.tamper)).encode()
+            notebook = rebuild(released, parse_submission(handed_in)).notebook
         return grade_notebook(
-            self.course.notebook(*attack.sources),
+            notebook,
             self.course.assignment,
             limits=replace(LIMITS, **attack.limits),
         )
@@ -335,6 +356,30 @@ class Lab:
             finally:
                 run.close()
         return loot_in(said)
+
+
+def tampered(notebook: NotebookNode, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook as a student hands it in who changed its grade cells in a text editor."""
+    content: dict[str, Any] = json.loads(nbformat.writes(notebook))
+    merge(content["metadata"], changes.get("notebook", {}))
+    cells = []
+    for cell in content["cells"]:
+        if not cell["metadata"].get("nbgrader", {}).get("grade"):
+            cells.append(cell)
+        elif not changes.get("remove"):
+            kept = ("notebook", "remove", "copies")
+            merge(cell, {key: value for key, value in changes.items() if key not in kept})
+            cells += [cell] * changes.get("copies", 1)
+    return {**content, "cells": cells}
+
+
+def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put changes into nested dictionaries."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def loot_in(said: str) -> str:

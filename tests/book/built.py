@@ -21,6 +21,7 @@ PAGES = [
     *CHAPTERS,
     "book/reference/notation",
     "book/reference/lossref",
+    "book/reference/what-the-grader-promises",
     "book/reference/bibliography",
     "book/for-instructors",
 ]
