@@ -22,21 +22,11 @@ from typing import Any
 from nbconvert.exporters import HTMLExporter, NotebookExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbconvert.filters.ansi import strip_ansi
-from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.converters import BaseConverter
-from nbgrader.preprocessors import (
-    AssignLatePenalties,
-    CheckCellMetadata,
-    IgnorePattern,
-    LimitOutput,
-    NbGraderPreprocessor,
-    OverwriteCells,
-    OverwriteKernelspec,
-    SaveAutoGrades,
-)
+from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from pygments.formatters import HtmlFormatter
 from traitlets import Bool, Float, Instance, Unicode
 from traitlets.config import Config
@@ -277,10 +267,9 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
     """Renders the feedback page: no script, nothing fetched, light and dark."""
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
-        """Add the filter for sentences; drop terminal colours, made for a dark background."""
+        """Add the filter for sentences."""
         yield from super().default_filters()
         yield "as_text", text_to_html
-        yield "ansi2html", plain_text
 
     def from_notebook_node(
         self, notebook: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
@@ -294,7 +283,7 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
 
 
 def plain_text(text: str) -> str:
-    """Return a program's output as escaped text."""
+    """Return a program's output as escaped text, without colours made for a dark terminal."""
     return html.escape(strip_ansi(text))
 
 
@@ -307,23 +296,24 @@ def code_style() -> str:
 
 def use_autograder(config: Config) -> None:
     """Make nbgrader's commands use the autograder."""
-    config.Autograde.exporter_class = SubmissionExporter
+    # names, not classes: formgrader shows its configuration as JSON
+    plugin, stock = __name__, "nbgrader.preprocessors"
+    config.Autograde.exporter_class = f"{plugin}.SubmissionExporter"
     config.Autograde.sanitize_preprocessors = [
-        OverwriteKernelspec,
-        OverwriteCells,
-        CheckCellMetadata,
+        f"{stock}.OverwriteKernelspec",
+        f"{stock}.OverwriteCells",
+        f"{stock}.CheckCellMetadata",
     ]
     config.Autograde.autograde_preprocessors = [
-        JudgeSubmission,
-        IgnorePattern,
-        ClearMetadataPreprocessor,
-        LimitOutput,
-        RecordScores,
-        AssignLatePenalties,
-        CheckCellMetadata,
+        f"{plugin}.JudgeSubmission",
+        f"{stock}.IgnorePattern",
+        "nbconvert.preprocessors.ClearMetadataPreprocessor",
+        f"{stock}.LimitOutput",
+        f"{plugin}.RecordScores",
+        f"{stock}.AssignLatePenalties",
+        f"{stock}.CheckCellMetadata",
     ]
-    config.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {("autograder",)}
-    config.GenerateFeedback.exporter_class = FeedbackExporter
+    config.GenerateFeedback.exporter_class = f"{plugin}.FeedbackExporter"
     config.FeedbackExporter.template_name = "autograder_feedback"
     config.FeedbackExporter.extra_template_basedirs = [str(TEMPLATES)]
     config.FeedbackExporter.extra_template_paths = [str(TEMPLATES)]
@@ -332,6 +322,7 @@ def use_autograder(config: Config) -> None:
     config.HTMLExporter.filters = {
         "markdown2html": "autograder.safe_html.markdown_filter",
         "clean_html": "autograder.safe_html.clean_html",
+        "ansi2html": f"{plugin}.plain_text",
     }
 
 

@@ -82,7 +82,7 @@ def _check_html(check: CheckResult, scale: float) -> str:
     word = OUTCOME_WORDS[check.outcome]
     points = points_text(scale * check.earned, scale * check.points)
     lines = [
-        f'<span class="outcome">{word}</span> {text_to_html(check.description)} '
+        f'<strong class="outcome">{word}:</strong> {text_to_html(check.description)} '
         f'<span class="points">({points})</span>'
     ]
     if check.message:

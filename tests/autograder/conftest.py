@@ -101,6 +101,10 @@ kernelspec:
 
 Write $x^2$.
 
+| function | what it gives | where it is explained |
+|---|---|---|
+| `square_of_a_tensor_of_numbers` | `torch.Tensor` | `a_place_with_a_long_name_in_the_book` |
+
 ```{code-cell} ipython3
 ---
 nbgrader: {grade: false, grade_id: imports, locked: true, schema_version: 3, solution: false, task: false}

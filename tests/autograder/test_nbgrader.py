@@ -1,6 +1,8 @@
 """nbgrader's own commands and formgrader, set up by `nbgrader_config.py` alone."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,13 @@ def nbgrader(course, *arguments):
         text=True,
         check=False,
     )
+
+
+def autograde(course, assignment, student="ada"):
+    """Autograde as formgrader's button does, in this process."""
+    api = NbGraderAPI(course.directory(), config=course.config)
+    result = api.autograde(assignment, student)
+    assert result["success"], result
 
 
 def scores(course, student="ada", assignment="toy"):
@@ -81,10 +90,9 @@ def assert_no_script(page):
 
 def test_formgraders_button_takes_the_same_way(toy_course, hand_in):
     hand_in()
-    api = NbGraderAPI(toy_course.directory(), config=toy_course.config)
-    result = api.autograde("toy", "ada")
-    assert result["success"], result
+    autograde(toy_course, "toy")
     assert scores(toy_course) == {"test_square": 6, "essay": None}
+    api = NbGraderAPI(toy_course.directory(), config=toy_course.config)
     result = api.generate_feedback("toy", "ada")
     assert result["success"], result
     page = toy_course.folder("feedback", "ada", "toy") / "toy.html"
@@ -93,7 +101,7 @@ def test_formgraders_button_takes_the_same_way(toy_course, hand_in):
 
 def test_formgraders_page_shows_the_checks_and_runs_no_students_script(toy_course, hand_in):
     hand_in("ada", add_markup)
-    assert nbgrader(toy_course, "autograde", "toy").returncode == 0
+    autograde(toy_course, "toy")
     config = toy_course.config
     config.HTMLExporter.template_name = "formgrade"
     config.HTMLExporter.extra_template_basedirs = [handlers.template_path]
@@ -115,6 +123,28 @@ def test_formgraders_page_shows_the_checks_and_runs_no_students_script(toy_cours
     assert "The values and the gradient of x times x." in page
     assert "<script>alert(1)</script>" not in page
     assert "<img src=x" not in page
+    assert "\x1b[" not in page
+
+
+def test_formgrader_can_show_the_configuration(toy_course):
+    assert "SubmissionExporter" in json.dumps(toy_course.config)
+
+
+def test_formgrader_runs_no_script_of_a_notebook_that_was_graded_before(toy_course):
+    data = {"text/html": SCRIPT, "application/javascript": "alert(3)"}
+    outputs = [
+        nbformat.v4.new_output("display_data", data=data),
+        nbformat.v4.new_output("display_data", data={"text/html": SCRIPT}),
+        nbformat.v4.new_output("error", traceback=["\x1b[38;2;250;250;250mpale\x1b[0m"]),
+    ]
+    cell = nbformat.v4.new_code_cell("1", outputs=outputs)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    config = toy_course.config
+    config.HTMLExporter.template_name = "basic"
+    page, _ = HTMLExporter(config=config).from_notebook_node(notebook)
+    assert "alert(" not in page
+    assert "pale" in page
+    assert "rgb(250,250,250)" not in page.replace(" ", "")
 
 
 def test_no_execute_gives_no_points_away(toy_course, hand_in):
@@ -147,12 +177,14 @@ HIDDEN = (
 SOLVED = "### BEGIN SOLUTION\ndef double(x):\n    return 2 * x\n### END SOLUTION"
 
 
-@pytest.fixture
-def plain_course(tmp_path):
+@pytest.fixture(scope="module")
+def released_plain(tmp_path_factory):
     """An ordinary nbgrader course: tests in the notebook, no hidden check files, no exercises."""
+    root = tmp_path_factory.mktemp("plain") / "course"
+    root.mkdir()
     config = (Path(__file__).parents[2] / "nbgrader_config.py").read_text()
-    (tmp_path / "nbgrader_config.py").write_text(config + "c.JudgeSubmission.cell_seconds = 5\n")
-    course = Course.load(tmp_path)
+    (root / "nbgrader_config.py").write_text(config + "c.JudgeSubmission.cell_seconds = 5\n")
+    course = Course.load(root)
     notebook = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
         cells=[
@@ -166,8 +198,16 @@ def plain_course(tmp_path):
     folder = course.folder("source", ".", "plain")
     folder.mkdir(parents=True)
     (folder / "plain.ipynb").write_text(nbformat.writes(notebook))
-    assert nbgrader(course, "generate_assignment", "plain").returncode == 0
-    return course
+    course.gradebook().close()
+    result = NbGraderAPI(course.directory(), config=course.config).generate_assignment("plain")
+    assert result["success"], result
+    return root
+
+
+@pytest.fixture
+def plain_course(released_plain, tmp_path):
+    shutil.copytree(released_plain, tmp_path / "course")
+    return Course.load(tmp_path / "course")
 
 
 ANSWERS = {
@@ -220,8 +260,7 @@ def strip_our_settings(course):
 )
 def test_a_test_that_never_ran_earns_nothing_in_a_plain_course(plain_course, answer):
     hand_in_plain(plain_course, "ada", answer)
-    run = nbgrader(plain_course, "autograde", "plain")
-    assert run.returncode == 0, run.stderr
+    autograde(plain_course, "plain")
     given = scores(plain_course, "ada", "plain")
     assert (given["test_double"], given["partial"]) == (0, 0)
 
@@ -230,6 +269,14 @@ def test_a_plain_course_without_a_release_folder_is_graded_from_the_gradebook(pl
     hand_in_plain(plain_course, "ada", ANSWERS["right"])
     for path in plain_course.folder("release", ".", "plain").iterdir():
         path.unlink()
-    run = nbgrader(plain_course, "autograde", "plain")
-    assert run.returncode == 0, run.stderr
+    autograde(plain_course, "plain")
     assert scores(plain_course, "ada", "plain")["test_double"] == 3
+
+
+def test_an_unreadable_submission_waits_for_nobody_in_a_plain_course(plain_course):
+    hand_in_plain(plain_course, "ada", ANSWERS["right"])
+    (plain_course.folder("submitted", "ada", "plain") / "plain.ipynb").write_bytes(b"")
+    autograde(plain_course, "plain")
+    assert set(scores(plain_course, "ada", "plain").values()) == {0}
+    with plain_course.gradebook() as gradebook:
+        assert not gradebook.find_submission("plain", "ada").needs_manual_grade

@@ -69,9 +69,9 @@ def test_the_list_of_checks_says_what_a_student_needs():
     html = verdict_html(VERDICT, 4, "https://example.org/{page}.html#{anchor}")
     for part in (
         "<strong>1 of 4 points</strong>",
-        "Passed</span> The mean is right.",
+        "Passed:</strong> The mean is right.",
         "(1 of 1 point)",
-        "Not passed</span> Large &lt;logits&gt; work.",
+        "Not passed:</strong> Large &lt;logits&gt; work.",
         "(0 of 3 points)",
         "<code>f</code> gave &lt;nan&gt;.",
         "Hint: Shift.",
