@@ -91,7 +91,7 @@ lint: $(setup) ## check format, style and types
 
 test: lint $(book) ## set up and run all tests but the slow sweeps
 	$(bin)/autograder release --check
-	$(bin)/pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal -m "not slow"
+	$(bin)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile -m "not slow"
 
 test-slow: $(setup) ## run the wide sweeps
 	$(bin)/pytest -m slow

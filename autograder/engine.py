@@ -223,10 +223,14 @@ def warm_process(confined: bool = True, root: Path | None = None) -> WarmProcess
     if confined in _warm and not _warm[confined].alive():
         _warm.pop(confined).close()
     if confined not in _warm:
-        secret = [root / name for name in SECRET_FOLDERS] if root is not None else []
-        _warm[confined] = WarmProcess(confined=confined, secret=secret)
+        _warm[confined] = WarmProcess(confined=confined, secret=secret_folders(root))
         atexit.register(_warm[confined].close)
     return _warm[confined]
+
+
+def secret_folders(root: Path | None) -> list[Path]:
+    """Return the folders of a course that no student's process may see."""
+    return [root / name for name in SECRET_FOLDERS] if root is not None else []
 
 
 def read_notebook(path: Path) -> NotebookNode:

@@ -61,6 +61,9 @@ def _check_sentences(record: Record) -> list[str]:
     if record.findings:
         agreed = "; ".join(finding.sentence for finding in record.findings)
         sentences.append(f"Agrees with: {agreed}.")
+    else:
+        reasons = (check.message for check in checks if check.outcome != "passed")
+        sentences += [next(reasons)] if passed < len(checks) else []
     return sentences
 
 

@@ -234,7 +234,13 @@ def main(parts: list[str]) -> None:
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         make_template(Path(template))
-        stock = list(pool.map(lambda attack: run_stock(attack, Path(template)), attacks))
+        stock = []
+        # one line each as it comes: the whole takes many minutes
+        for attack, result in zip(
+            attacks, pool.map(lambda one: run_stock(one, Path(template)), attacks), strict=True
+        ):
+            print(f"stock: {attack.name:40} {achieved(attack, result) or '-'}", flush=True)
+            stock.append(result)
     rows = []
     with course() as made:
         lab = Lab(made)

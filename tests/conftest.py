@@ -1,7 +1,21 @@
 """What all tests share: which of them this machine can run."""
 
+import shutil
+from collections.abc import Iterator
+
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
+
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -11,3 +25,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     needless = [item for item in items if item.get_closest_marker("gpu")]
     config.hook.pytest_deselected(items=needless)
     items[:] = [item for item in items if item not in needless]
+
+
+# of a module, no longer: while it is open, this process has a running event loop
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start headless Chromium."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("chromium is not installed: it is in apt.txt")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        yield chromium
+        chromium.close()

@@ -10,7 +10,8 @@ import torch
 from autograder.assignment import Assignment
 from autograder.checking.judge import CellJudge, check_name, judge_key, seeded_generator
 from autograder.checking.student import Student
-from autograder.engine import NotebookRun, read_notebook
+from autograder.engine import NotebookRun, read_notebook, secret_folders
+from autograder.student_process import WarmProcess
 
 by_hand_key = pytest.StashKey["HandRun"]()
 
@@ -74,6 +75,7 @@ class HandRun:
         self.config = config
         self.runs: dict[str, NotebookRun] = {}
         self.judges: dict[Path, CellJudge] = {}
+        self.warm: list[WarmProcess] = []
 
     def judge_for(self, path: Path) -> CellJudge:
         """Return the judge of the grade cell that a check file belongs to."""
@@ -89,7 +91,9 @@ class HandRun:
         if assignment.name not in self.runs:
             named = self.config.getoption("--submission")
             notebook = read_notebook(Path(named) if named else assignment.source)
-            run = NotebookRun(notebook, assignment)
+            # a warm process of its own: another run would end this one's processes
+            self.warm.append(WarmProcess(confined=True, secret=secret_folders(assignment.root)))
+            run = NotebookRun(notebook, assignment, warm=self.warm[-1])
             run.run_cells()
             self.runs[assignment.name] = run
         return self.runs[assignment.name]
@@ -100,3 +104,5 @@ class HandRun:
             judge.close_caller()
         for run in self.runs.values():
             run.close()
+        for warm in self.warm:
+            warm.close()

@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 
 from autograder.assignment import Assignment
 from autograder.child.process_tree import descendants
+from autograder.confinement import temporary_folder
 from autograder.engine import NotebookRun, grade_notebook, warm_process
 from autograder.intake import parse_submission
 from autograder.rebuild import rebuild
@@ -214,6 +215,7 @@ class Course:
             "OUTLIVES": self.outlives,
             "HOST": os.getpid(),
             "ADDRESS": "127.0.0.1",
+            "TEMPORARY": temporary_folder(),
             "LATER_BYTES": list(struct.pack("<d", LATER_INPUT)),
             "EXPECTED_BYTES": list(struct.pack("<d", expected)),
         }
@@ -226,7 +228,7 @@ class Course:
 def course() -> Iterator[Course]:
     """Make the course, and what an attack could find or break on the host."""
     # a folder that every user can read: what keeps a notebook out must be the confinement
-    root = Path(tempfile.mkdtemp(prefix="attacked-course-", dir="/var/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="attacked-course-", dir=_outside()))
     root.chmod(0o755)
     name = root.name
     listener = socket.socket(socket.AF_UNIX)
@@ -255,6 +257,11 @@ def course() -> Iterator[Course]:
         library.mq_unlink(f"/{name}".encode())
         listener.close()
         shutil.rmtree(root)
+
+
+def _outside() -> str:
+    """Return a folder for all users that no sandbox covers with one of its own."""
+    return "/tmp" if temporary_folder() == "/var/tmp" else "/var/tmp"
 
 
 class Lab:

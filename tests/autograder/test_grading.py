@@ -312,8 +312,8 @@ ALL_RIGHT |= {"lost metadata", "markup", "endless loop"}
 NOTHING = {"blank", "syntax error", "exit in function", "empty file", "not JSON"}
 NOTHING |= {"missing notebook", "forged score", "linked notebook", "killed process"}
 WORDS = {
-    "blank": "0 of 2 checks passed",
-    "syntax error": "0 of 2 checks passed",
+    "blank": "`square` is not written yet",
+    "syntax error": "The notebook does not define `square`.",
     "deleted grade cell": "`test_square` was missing",
     "duplicated cells": "`test_square` was there 2 times",
     "endless loop": "stopped after 5 seconds",

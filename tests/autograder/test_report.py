@@ -8,7 +8,6 @@ from multiprocessing import get_context
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
 
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
@@ -29,15 +28,6 @@ from autograder.verdict import CellVerdict, CheckResult, Finding
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def check(name, outcome, points=1.0):
@@ -151,17 +141,6 @@ def test_no_page_holds_hidden_source_or_runs_a_script(graded):
         assert "student.check" not in text, page
         assert "torch.randn" not in text, page
         assert "default-src 'none'" in text, page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("chromium is not installed: it is in apt.txt")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 def look_at(browser, path, width, scheme):
