@@ -210,6 +210,8 @@ def _table(assignment: Assignment, rows: Sequence[Row]) -> Table:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if not options.notebook.is_file():
+        raise CourseError(f"There is no file '{options.notebook}'.")
     course = _course(options)
     name = options.assignment or options.notebook.stem
     assignment = find_assignment(name, course.root)

@@ -60,7 +60,8 @@ def test_a_notebook_that_cannot_be_read_is_named(here, capsys, tmp_path, data, w
     assert str(path) in error
     assert words in error
     missing = error_of(capsys, "check", str(tmp_path / "toy.ipynb"))
-    assert "There is no file 'toy.ipynb'" in missing
+    assert f"There is no file '{tmp_path / 'toy.ipynb'}'" in missing
+    assert "There is no file 'nothing.ipynb'" in error_of(capsys, "check", "nothing.ipynb")
 
 
 def test_outside_a_course_the_folder_is_named(tmp_path, monkeypatch, capsys):
