@@ -76,6 +76,14 @@ def worst(got, expected, dtype=None, floor=None):
     return float(max(errors))
 
 
+def one_format_up(scales, dtype):
+    """Absolute bounds of sixteen roundings one format up, for `worst` to take as its floor."""
+    bits = {torch.float16: 9, torch.bfloat16: 12, torch.float32: 25, torch.float64: 0}[dtype]
+    if isinstance(scales, list):
+        return [one_format_up(scale, dtype) for scale in scales]
+    return scales * mpf(2) ** -bits
+
+
 def exponentials(row):
     """e^(x - max), the maximum, and their sum."""
     top = max(row)
