@@ -121,3 +121,50 @@ def cross_entropy(row, q):
 
 def one_hot(index, classes):
     return [mpf(j == index) for j in range(classes)]
+
+
+def focal(row, y, gamma):
+    """The focal loss of the softmax, and its gradient."""
+    loss, cross = cross_entropy(row, one_hot(y, len(row)))
+    if not mp.isfinite(loss):
+        return loss, cross
+    gamma, q = mpf(gamma), -mp.expm1(-loss)
+    slope = q**gamma + (gamma * q ** (gamma - 1) * mp.exp(-loss) * loss if q else mpf(0))
+    return q**gamma * loss, [slope * c for c in cross]
+
+
+def generalized_cross_entropy(row, y, q):
+    loss, cross = cross_entropy(row, one_hot(y, len(row)))
+    q = mpf(q)
+    if not mp.isfinite(loss):
+        return 1 / q, [mpf(0)] * len(row)
+    return -mp.expm1(-q * loss) / q, [mp.exp(-q * loss) * c for c in cross]
+
+
+def z_loss(row):
+    total = logsumexp(row)
+    return total**2, [2 * total * p for p in softmax(row)]
+
+
+def distillation(student, teacher, temperature):
+    """T² KL(teacher ‖ student) of softened rows, and the gradient to the student."""
+    t = mpf(temperature)
+    log_p, log_q = (log_softmax([x / t for x in row]) for row in (teacher, student))
+    p, q = ([mp.exp(x) for x in logs] for logs in (log_p, log_q))
+    terms = (times(a, b - c if a else mpf(0)) for a, b, c in zip(p, log_p, log_q, strict=True))
+    return t**2 * mp.fsum(terms), [t * (b - a) for a, b in zip(p, q, strict=True)]
+
+
+def multi_margin(row, y, p, margin):
+    gaps = [max(mpf(margin) - row[y] + x, mpf(0)) * (j != y) for j, x in enumerate(row)]
+    slopes = [p * gap ** (p - 1) / len(row) if gap else mpf(0) for gap in gaps]
+    slopes[y] = -mp.fsum(slopes)
+    return mp.fsum(gap**p for gap in gaps) / len(row), slopes
+
+
+def dice(logits, target, smooth):
+    p = [1 / (1 + mp.exp(-x)) for x in logits]
+    size = mp.fsum(p) + mp.fsum(target) + mpf(smooth)
+    overlap = 2 * mp.fsum(a * b for a, b in zip(p, target, strict=True)) + mpf(smooth)
+    loss = 1 - overlap / size
+    return loss, [a * (1 - a) * (1 - 2 * b - loss) / size for a, b in zip(p, target, strict=True)]
