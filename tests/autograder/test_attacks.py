@@ -8,27 +8,15 @@ import sys
 import pytest
 
 from autograder.confinement import LAYERS
-from tests.autograder.attack_course import ATTACKS, Lab, all_attacks, course
+from tests.autograder.attack_course import ATTACKS, REPOSITORY, all_attacks, course
+from tests.autograder.attack_lab import Lab
+from tests.autograder.ordinary_user import as_ordinary_user
 
 ALL = all_attacks()
 WITH_LAYER = {name: attack.layer for name, attack in ALL.items() if attack.layer}
 # what root gives up by becoming an ordinary user, an ordinary user gives up as capabilities
 LAYERS_OF_ROOT_ONLY = {"user"}
 LAYERS_OF_USERS_ONLY = {"capabilities"}
-
-AS_ORDINARY_USER = r"""
-set -e
-seen=$(mktemp -d)
-mount --bind "$1" "$seen"
-home=/$(echo "$1" | cut -d/ -f2)
-if [ "$home" = /root ]; then
-    mount -t tmpfs -o mode=755 none /root
-    mkdir -p "$1"
-    mount --bind "$seen" "$1"
-fi
-shift
-exec setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps=-all "$@"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +58,11 @@ def test_an_attack_works_when_its_layer_alone_is_off(name, lab):
 
 def test_an_ordinary_user_is_protected_too():
     """Where root runs the tests, a user without privileges runs those that root's power affects."""
-    command = [sys.executable, str(ATTACKS.parent / "attack_course.py")]
+    command = [sys.executable, "-m", "tests.autograder.attack_lab"]
     command += [name for name in ALL if name.startswith(("theft", "escape"))]
-    if os.getuid() == 0:
-        given_up = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", sys.base_prefix]
-        command = [*given_up, "env", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        as_ordinary_user(command), cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert {name: found for name, found in result["troubles"].items() if found} == {}

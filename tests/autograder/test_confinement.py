@@ -11,6 +11,7 @@ import pytest
 
 from autograder import confinement
 from autograder.engine import Limits, NotebookRun, grade_notebook
+from tests.autograder.ordinary_user import as_ordinary_user
 
 ATTEMPTS = {
     "read the course": "open(ROOT + '/README.md')",
@@ -48,20 +49,6 @@ def libc(name, *arguments):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 """
 
-AS_ORDINARY_USER = r"""
-set -e
-seen=$(mktemp -d)
-mount --bind "$1" "$seen"
-home=/$(echo "$1" | cut -d/ -f2)
-if [ "$home" = /root ]; then
-    mount -t tmpfs -o mode=755 none /root
-    mkdir -p "$1"
-    mount --bind "$seen" "$1"
-fi
-shift
-exec setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps=-all "$@"
-"""
-
 LIMITS = Limits(cell_seconds=20, folder_size=64 * 2**20)
 
 
@@ -97,8 +84,7 @@ def stopped_for_an_ordinary_user():
         f"module = runpy.run_path({__file__!r})\n"
         "json.dump(module['attempt_all'](), sys.stdout)"
     )
-    command = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", sys.base_prefix]
-    command += ["env", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", code]
+    command = as_ordinary_user([sys.executable, "-c", code])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
