@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_checks import value_and_gradient
 from loss_oracle import FLOATS, exact, mp, one_hot, worst
+from questions import QUESTIONS, ask
 
 import lossref
 
@@ -78,3 +79,13 @@ def test_many_classes_of_every_scale(dtype, classes):
             columns = [*range(1, 50), y]
             expected = [e[level[j]] / z - (j == y) for j in columns]
             assert worst(gradient[0, columns], expected) <= (4 if dtype == torch.float64 else 1)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_every_loss_holds_its_bounds_for_many_seeds(name, dtype):
+    for seed in range(1, 6):
+        question = ask(name, dtype, seed)
+        values, gradients = question.answer()
+        assert question.value_error(values) <= question.bound(0), seed
+        assert question.gradient_error(gradients) <= question.bound(1), seed
