@@ -101,7 +101,7 @@ lock: | .venv/bin/python ## remake requirements.lock from pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(bin)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe \
 		--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--upgrade-package '$(torch)' --output-file requirements.lock pyproject.toml
-	sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock
+	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^lossref @ /{N;d}' requirements.lock
 
 clean: ## remove everything that was made, the virtual environment apart
 	rm -rf _build build course .mypy_cache .ruff_cache .pytest_cache
