@@ -191,7 +191,8 @@ def _own_folders() -> list[str]:
     options = ["--proc", "/proc", "--dev", "/dev"]
     for folder in (temporary_folder(), "/dev/shm"):
         options += ["--perms", "1777", "--tmpfs", folder]
-    return options
+    # mapped as shared memory, the zero device gives memory that no limit counts
+    return [*options, "--dev-bind", "/dev/null", "/dev/zero"]
 
 
 def runner_folder(without: Collection[str] = ()) -> str:

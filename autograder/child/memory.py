@@ -9,26 +9,33 @@ from pathlib import Path
 
 from .process_tree import descendants
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 KIB = 1024
+# what a process holds itself: its own pages, memory shared without a file, and its page tables
+HELD = (b"RssAnon:", b"RssShmem:", b"VmPTE:")
+HELD_IN_PROPORTION = (b"Pss_Anon:", b"Pss_Shmem:")
 
 
 def private_memory(pid: int) -> int:
     """Return the bytes that a process holds itself, counting pages shared by forking as its own."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_bytes().split()
-    except OSError:
-        return 0
-    return (int(fields[1]) - int(fields[2])) * PAGE
+    return _sum_of(f"/proc/{pid}/status", HELD)
 
 
 def proportional_memory(pid: int) -> int:
     """Return the bytes that a process holds, counting its share of pages that others hold too."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
-            if line.startswith(b"Pss_Anon:"):
-                return int(line.split()[1]) * KIB
-    return private_memory(pid)
+    try:
+        pages = _sum_of(f"/proc/{pid}/smaps_rollup", HELD_IN_PROPORTION)
+    except PermissionError:
+        return private_memory(pid)
+    return pages + _sum_of(f"/proc/{pid}/status", (b"VmPTE:",))
+
+
+def _sum_of(path: str, names: tuple[bytes, ...]) -> int:
+    """Add up lines such as `RssAnon:  12 kB`; a process that has ended holds nothing."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * KIB for line in lines if line.startswith(names))
 
 
 def end_what_holds_too_much(limit: int) -> int:

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -22,8 +23,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import nbformat
@@ -155,6 +159,11 @@ class Attack:
             json.loads(json.dumps(about.get("tamper", {}))),
         )
 
+    @property
+    def digest(self) -> str:
+        """Identify what the notebook tries, whatever its file's layout."""
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
 
 def all_attacks() -> dict[str, Attack]:
     attacks = [Attack.read(path) for path in sorted(ATTACKS.glob("*/*.md"))]
@@ -183,6 +192,7 @@ class Course:
     host_socket: str
     queue: str
     outlives: str
+    address: str
 
     @property
     def root(self) -> Path:
@@ -201,7 +211,7 @@ class Course:
             "QUEUE": self.queue,
             "OUTLIVES": self.outlives,
             "HOST": os.getpid(),
-            "ADDRESS": "127.0.0.1",
+            "ADDRESS": self.address,
             "TEMPORARY": temporary_folder(),
             "LATER_BYTES": list(struct.pack("<d", LATER_INPUT)),
             "EXPECTED_BYTES": list(struct.pack("<d", expected)),
@@ -211,6 +221,17 @@ class Course:
         return source
 
 
+class SilentPages(BaseHTTPRequestHandler):
+    """Answers every request with an empty page, and logs nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def course() -> Iterator[Course]:
     """Make the course, and what an attack could find or break on the host."""
@@ -218,7 +239,9 @@ def course() -> Iterator[Course]:
     root = Path(tempfile.mkdtemp(prefix="attacked-course-", dir=_outside()))
     root.chmod(0o755)
     name = root.name
-    listener = socket.socket(socket.AF_UNIX)
+    listener, in_a_folder = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    pages = ThreadingHTTPServer(("127.0.0.1", 0), SilentPages)
+    Thread(target=pages.serve_forever, daemon=True).start()
     library = ctypes.CDLL("librt.so.1", use_errno=True)
     os.environ["COURSE_TOKEN"] = TOKEN
     bystander = subprocess.Popen(BYSTANDER)
@@ -233,16 +256,22 @@ def course() -> Iterator[Course]:
         (root / "gradebook.db").write_text("the gradebook")
         listener.bind(f"\0{name}")
         listener.listen()
+        in_a_folder.bind(str(root / "grader.sock"))
+        in_a_folder.listen()
+        (root / "grader.sock").chmod(0o777)
         mask = os.umask(0)
         library.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
         os.umask(mask)
-        yield Course(assignment, name, name, f"outlives-{name}")
+        yield Course(assignment, name, name, f"outlives-{name}", f"127.0.0.1:{pages.server_port}")
     finally:
         bystander.kill()
         bystander.wait()
         del os.environ["COURSE_TOKEN"]
         library.mq_unlink(f"/{name}".encode())
         listener.close()
+        in_a_folder.close()
+        pages.shutdown()
+        pages.server_close()
         shutil.rmtree(root)
 
 
@@ -273,6 +302,11 @@ def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
             merge(into[key], value)
         else:
             into[key] = value
+
+
+def loot_in(said: str) -> str:
+    found = re.search(re.escape(LOOT) + r"[^\"]*", said)
+    return found[0] if found else ""
 
 
 def command_lines() -> str:

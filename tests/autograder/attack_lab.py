@@ -28,6 +28,7 @@ from tests.autograder.attack_course import (
     all_attacks,
     command_lines,
     course,
+    loot_in,
     tampered,
 )
 
@@ -140,11 +141,6 @@ class Lab:
             finally:
                 run.close()
         return loot_in(said)
-
-
-def loot_in(said: str) -> str:
-    found = re.search(re.escape(LOOT) + r"[^\"]*", said)
-    return found[0] if found else ""
 
 
 def count_descriptors() -> int:
