@@ -1,276 +1,173 @@
 """Run the attacks of the tests against stock `nbgrader autograde` and against the autograder.
 
-Stock nbgrader runs as an ordinary user inside a sandbox of its own, with the gradebook, another
-student's submission and a bystander process inside, so that an attack that works harms nothing.
-Prints a table and writes `benchmarks/results/attacks.json`. Names, or parts of names, choose
-attacks.
+Stock nbgrader runs in a container (see `container.py`), one attack at a time, each in a fresh copy
+of a course with a gradebook, another student's submission and a bystander process. What comes out
+is kept in `book/reference/attacks.json` after every attack, and the book shows it.
+
+    python benchmarks/attacks.py                        every attack, from the beginning
+    python benchmarks/attacks.py --resume --seconds 500 those whose result is missing or old
+    python benchmarks/attacks.py --only escape          those whose name holds a word
+    python benchmarks/attacks.py --show                 the table, without running anything
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import datetime
 import json
-import os
-import shutil
-import subprocess
+import platform
 import sys
 import tempfile
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbformat import NotebookNode
-
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from tests.autograder.attack_course import (  # noqa: E402
-    HIDDEN_MARK,
-    LATER_INPUT,
-    LOOT,
-    PREAMBLE,
-    TOKEN,
-    Attack,
-    Course,
-    Lab,
-    all_attacks,
-    command_lines,
-    course,
-    tampered,
-)
-from tests.autograder.test_attacks import AS_ORDINARY_USER  # noqa: E402
+import container  # noqa: E402
+import stock_nbgrader  # noqa: E402
 
-CELL_SECONDS = 10
-ATTACK_SECONDS = 90
-STUDENT = "attacker"
-TEMPLATE_INSIDE = "/mnt"
-READY = "the course is ready"
-SANDBOX = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
-SANDBOX += ["--proc", "/proc", "--size", str(2**29), "--tmpfs", "/tmp"]
-SANDBOX += ["--size", str(2**29), "--tmpfs", "/var/tmp", "--tmpfs", "/dev/shm"]
-LIMITS = ["prlimit", f"--data={4 * 2**30}", "--nproc=400", f"--fsize={2**28}"]
+from tests.autograder.attack_course import Attack, all_attacks, course  # noqa: E402
+from tests.autograder.attack_lab import Lab  # noqa: E402
 
-HIDDEN_TESTS = {
-    "test_values": (2, "x = torch.randn(5)\nassert torch.allclose(square(x), x * x)"),
-    "test_large": (
-        1,
-        f"x = torch.tensor([{LATER_INPUT}], dtype=torch.float64)\n"
-        f"assert (square(x) == {LATER_INPUT} ** 2).all()",
-    ),
-}
-
-
-def source_notebook() -> NotebookNode:
-    """Return the same exercise with its tests in the notebook, as nbgrader knows it."""
-    cells = [nbformat.v4.new_code_cell(PREAMBLE)]
-    cells.append(_cell("square", "### BEGIN SOLUTION\n### END SOLUTION", solution=True))
-    for name, (points, tests) in HIDDEN_TESTS.items():
-        hidden = f'### BEGIN HIDDEN TESTS\nMARK = "{HIDDEN_MARK}"\n{tests}\n### END HIDDEN TESTS'
-        cells.append(_cell(name, hidden, points=points))
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-
-
-def _cell(name: str, source: str, *, points: int = 0, solution: bool = False) -> NotebookNode:
-    cell = nbformat.v4.new_code_cell(source)
-    cell.metadata["nbgrader"] = {
-        "grade": not solution,
-        "grade_id": name,
-        "locked": not solution,
-        "schema_version": 3,
-        "solution": solution,
-        "task": False,
-        **({} if solution else {"points": points}),
-    }
-    return cell
-
-
-def submission(made: Course, attack: Attack, released: NotebookNode) -> dict[str, Any]:
-    """Return the released notebook with an attack in place of the answer."""
-    notebook = nbformat.from_dict(json.loads(json.dumps(released)))
-    names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells]
-    position = names.index("square")
-    first, *others = map(made.filled, attack.sources)
-    notebook.cells[position].source = first
-    extra = [nbformat.v4.new_code_cell(source) for source in others]
-    notebook.cells[position + 1 : position + 1] = extra
-    return tampered(notebook, attack.tamper)
-
-
-def nbgrader(root: Path, *arguments: str) -> int | None:
-    """Run a command of nbgrader's in the course; return its status, or None if it hung."""
-    command = [sys.executable, "-m", "nbgrader", *arguments]
-    command += [f"--course-dir={root}", f"--ExecutePreprocessor.timeout={CELL_SECONDS}"]
-    try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, timeout=ATTACK_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    if done.returncode != 0:
-        print(done.stderr.decode(errors="replace")[-2000:], file=sys.stderr)
-    return done.returncode
-
-
-def stock_result(attack: Attack) -> dict[str, Any]:
-    """Return what an attack achieves against stock nbgrader; runs inside the sandbox."""
-    from nbgrader.api import Gradebook
-
-    with course() as made:
-        shutil.copytree(TEMPLATE_INSIDE, made.root, dirs_exist_ok=True)
-        released = nbformat.read(made.root / "release" / "toy" / "toy.ipynb", as_version=4)
-        handed_in = made.root / "submitted" / STUDENT / "toy" / "toy.ipynb"
-        handed_in.parent.mkdir(parents=True)
-        handed_in.write_text(json.dumps(submission(made, attack, released)))
-        print(READY, flush=True)
-        for _ in range(2 if attack.accomplice else 1):
-            status = nbgrader(made.root, "autograde", "toy", f"--student={STUDENT}", "--force")
-        graded = made.root / "autograded" / STUDENT / "toy" / "toy.ipynb"
-        said = graded.read_text(errors="replace") if graded.is_file() else ""
-        earned = None
-        # an attack may have destroyed the gradebook in any way
-        with (
-            contextlib.suppress(Exception),
-            Gradebook(f"sqlite:///{made.root}/gradebook.db") as gradebook,
-        ):
-            earned = gradebook.find_submission("toy", STUDENT).score
-        outputs = outputs_of(said)
-        return {
-            "earned": earned,
-            "status": status,
-            "hung": status is None,
-            "recorded": bool(said) and earned is not None,
-            "found": LOOT in outputs,
-            "shows a secret": any(s in outputs for s in (TOKEN, HIDDEN_MARK, "12345")),
-            "outlived": made.outlives in command_lines(),
-        }
-
-
-def outputs_of(text: str) -> str:
-    try:
-        notebook = json.loads(text)
-    except ValueError:
-        return ""
-    return json.dumps([cell.get("outputs") for cell in notebook["cells"]])
-
-
-def achieved(attack: Attack, result: dict[str, Any]) -> str:
-    """Say what an attack achieved against stock nbgrader, or return an empty string."""
-    if result["hung"]:
-        return "the grader hangs"
-    if not result["recorded"]:
-        return "no result is recorded"
-    if (result["earned"] or 0) > attack.may_earn:
-        return f"{result['earned']:g} of 3 points"
-    if result["found"]:
-        return "finds what it looks for"
-    if result["outlived"]:
-        return "a process is left"
-    if attack.name.startswith("theft") and result["shows a secret"]:
-        return "shows hidden inputs or checks"
-    return ""
-
-
-def make_template(root: Path) -> None:
-    """Make the course that each attack finds, with the assignment generated."""
-    source = root / "source" / "toy" / "toy.ipynb"
-    source.parent.mkdir(parents=True)
-    nbformat.write(source_notebook(), source)
-    if nbgrader(root, "generate_assignment", "toy") != 0:
-        raise RuntimeError("the assignment could not be generated")
-    for path in (root, *root.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
+RESULTS = ROOT / "book" / "reference" / "attacks.json"
+ATTACK_SECONDS = 180
+PACKAGES = ("nbgrader", "nbclient", "ipykernel", "torch")
+HONEST = Attack("plain/honest", "An honest answer", ("square = lambda x: x * x",), may_earn=3)
+WRONG = Attack("plain/wrong", "A plain wrong answer", ("square = lambda x: 2 * x",))
+# what any run is compared with: without them a broken set-up would look like a safe grader
+PLAIN = {attack.name: attack for attack in (HONEST, WRONG)}
 
 
 def run_stock(attack: Attack, template: Path) -> dict[str, Any]:
-    """Run one attack against stock nbgrader, in a sandbox, as an ordinary user."""
-    command = [
-        *LIMITS,
-        *SANDBOX,
-        "--ro-bind",
-        str(template),
-        TEMPLATE_INSIDE,
-        sys.executable,
-        __file__,
-        "--inside",
-        attack.name,
-    ]
-    environment = {**os.environ, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
-    if os.getuid() == 0:
-        given_up = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", sys.base_prefix]
-        command = [*given_up, *command]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=3 * ATTACK_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"hung": True, "recorded": False}
-    if READY not in done.stdout:
-        raise RuntimeError(f"{attack.name} could not be set up: {done.stderr}")
-    last = done.stdout.strip().splitlines()[-1:]
-    try:
-        return dict(json.loads(last[0]))
-    except ValueError:
-        # the attack ended the grader itself
-        return {"hung": False, "recorded": False, "said": done.stderr[-500:]}
+    """Run one attack against stock nbgrader; return what could be seen afterwards."""
+    ended = container.run(
+        [sys.executable, stock_nbgrader.__file__, json.dumps(asdict(attack))],
+        shown={stock_nbgrader.TEMPLATE_INSIDE: template},
+        seconds=ATTACK_SECONDS,
+    )
+    if stock_nbgrader.READY not in ended.said:
+        raise RuntimeError(f"{attack.name} could not be set up: {ended.complained[-2000:]}")
+    seen: dict[str, Any] = {"stopped": ended.stopped}
+    # an attack may have ended the process that would have said what it saw
+    with contextlib.suppress(ValueError):
+        seen |= json.loads(ended.said.strip().splitlines()[-1])
+    return seen
 
 
-def main(parts: list[str]) -> None:
-    """Run, print, write."""
-    attacks = [a for a in all_attacks().values() if not parts or any(p in a.name for p in parts)]
-    start = time.perf_counter()
-    # nbgrader starts alembic, which lies beside the interpreter
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with (
-        tempfile.TemporaryDirectory(dir="/var/tmp") as template,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        make_template(Path(template))
-        stock = []
-        # one line each as it comes: the whole takes many minutes
-        for attack, result in zip(
-            attacks, pool.map(lambda one: run_stock(one, Path(template)), attacks), strict=True
-        ):
-            print(f"stock: {attack.name:40} {achieved(attack, result) or '-'}", flush=True)
-            stock.append(result)
-    rows = []
-    with course() as made:
+def achieved(attack: Attack, seen: dict[str, Any]) -> list[str]:
+    """Say what an attack achieved against stock nbgrader."""
+    if seen["stopped"]:
+        return [
+            {"time": "the grader hangs", "memory": "takes all memory"}[seen["stopped"]],
+            "no result is recorded",
+        ]
+    if "status" not in seen:
+        return ["kills the grader", "no result is recorded"]
+    outcomes = {
+        "the grader hangs": seen["status"] is None,
+        "no result is recorded": not seen["recorded"],
+        f"earns {seen['earned'] or 0:g} of 3 points": (seen["earned"] or 0) > attack.may_earn,
+        "gets what it is after": bool(seen["loot"]),
+        "shows hidden tests in the feedback": seen["shows a secret"]
+        and attack.name.startswith(("theft", "plain")),
+        "leaves processes behind": bool(seen["left"]),
+    }
+    return [sentence for sentence, holds in outcomes.items() if holds]
+
+
+def read_results() -> dict[str, Any]:
+    """Return the results that are there."""
+    if not RESULTS.exists():
+        return {"rows": {}}
+    return dict(json.loads(RESULTS.read_text()))
+
+
+def write_results(results: dict[str, Any]) -> None:
+    """Write the results; a crash in between leaves the old ones."""
+    versions = {name: version(name) for name in PACKAGES}
+    made = {"python": platform.python_version(), **versions}
+    rows = dict(sorted(results["rows"].items()))
+    written = {"versions": made, "cell-seconds": stock_nbgrader.CELL_SECONDS, "rows": rows}
+    beside = RESULTS.with_suffix(".new")
+    beside.write_text(json.dumps(written, indent=1) + "\n")
+    beside.replace(RESULTS)
+
+
+def measure(attacks: list[Attack], seconds: float) -> Iterator[tuple[Attack, dict[str, Any]]]:
+    """Yield what each attack does to both, until the time is up."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, course() as made:
+        template = Path(folder)
+        template.chmod(0o755)
+        stock_nbgrader.make_template(template)
         lab = Lab(made)
         lab.honest()
-        for attack, result in zip(attacks, stock, strict=True):
-            against_stock = achieved(attack, result)
-            against_ours = "; ".join(lab.trouble(attack))
-            rows.append(
-                {"attack": attack.name, "title": attack.title, "stock": against_stock}
-                | {"ours": against_ours, "details": result}
+        for attack in attacks:
+            if time.monotonic() - start > seconds:
+                return
+            seen = run_stock(attack, template)
+            ours = [] if attack.name in PLAIN else lab.trouble(attack)
+            yield (
+                attack,
+                {
+                    "digest": attack.digest,
+                    "title": attack.title,
+                    "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+                    "stock": achieved(attack, seen),
+                    "ours": ours,
+                    "seen": seen,
+                },
             )
-            print(f"{attack.name:40} {against_stock or '-':32} {against_ours or '-'}", flush=True)
-    counts = Counter(
-        {
-            "attacks": len(rows),
-            "work against stock nbgrader": sum(bool(row["stock"]) for row in rows),
-            "work against the autograder": sum(bool(row["ours"]) for row in rows),
-        }
-    )
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    print(f"{time.perf_counter() - start:.0f} s")
-    if not parts:
-        report = {"counts": counts, "rows": rows}
-        results = ROOT / "benchmarks" / "results"
-        results.mkdir(exist_ok=True)
-        (results / "attacks.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the table and the counts."""
+    rows = results["rows"]
+    for name, row in rows.items():
+        print(f"{name:42} {'; '.join(row['stock']) or '-':60} {'; '.join(row['ours']) or '-'}")
+    attacks = {name: row for name, row in rows.items() if name not in PLAIN}
+    stock = sum(bool(row["stock"]) for row in attacks.values())
+    ours = sum(bool(row["ours"]) for row in attacks.values())
+    print(f"{len(attacks)} attacks, {stock} work against stock nbgrader, {ours} against this one")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Attack stock nbgrader and the autograder.")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="attacks whose name holds a word")
+    parser.add_argument("--resume", action="store_true", help="leave out those with a result")
+    parser.add_argument("--seconds", type=float, default=3600, help="begin no attack after this")
+    parser.add_argument("--show", action="store_true", help="print the results, run nothing")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is asked for, keep each result, print the table."""
+    arguments = parse_arguments()
+    results = read_results()
+    known = PLAIN | all_attacks()
+    # what is no longer an attack has no result either
+    rows = results["rows"] = {name: row for name, row in results["rows"].items() if name in known}
+    due = [
+        attack
+        for name, attack in known.items()
+        if not arguments.show
+        and (not arguments.only or any(word in name for word in arguments.only))
+        and not (arguments.resume and rows.get(name, {}).get("digest") == attack.digest)
+    ]
+    for attack, row in measure(due, arguments.seconds) if due else ():
+        rows[attack.name] = row
+        write_results(results)
+        done = "; ".join(row["stock"]) or "-"
+        print(f"{attack.name:42} {done:60} {'; '.join(row['ours']) or '-'}", flush=True)
+    show(results)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--inside"]:
-        print(json.dumps(stock_result(all_attacks()[sys.argv[2]])))
-    else:
-        main(sys.argv[1:])
+    main()
