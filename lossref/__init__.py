@@ -32,6 +32,7 @@ from lossref._embedding import (
 )
 from lossref._focal import focal_loss, ohem_cross_entropy, sigmoid_focal_loss
 from lossref._gradient import value_and_grad
+from lossref._linear_cross_entropy import linear_cross_entropy
 from lossref._margins import exponential_loss, hinge_loss, logistic_loss, multi_margin_loss
 from lossref._multitask import gradnorm_targets, gradnorm_weights, uncertainty_weighted_loss
 from lossref._numerics import (
@@ -53,7 +54,7 @@ from lossref._regression import (
     quantile_loss,
     smooth_l1_loss,
 )
-from lossref._vocabulary import linear_cross_entropy, vocab_parallel_cross_entropy
+from lossref._vocab_parallel import vocab_parallel_cross_entropy
 
 __all__ = [
     "arcface_loss",
