@@ -114,6 +114,15 @@ def widen(x: Tensor) -> Tensor:
     return x.to(_WIDE[x.dtype])
 
 
+def exp_(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """e^x in place, one format up from the dtype to which the result will be rounded.
+
+    In float64, 2^x takes less than half the time of e^x. The rounding of x log2(e) costs at most
+    2^-43 of a result that is not 0: too little to change a float32, but too much for a float64.
+    """
+    return x.mul_(math.log2(math.e)).exp2_() if dtype == torch.float32 else x.exp_()
+
+
 def describe(value: Any) -> str:
     """What a value is, for an error message."""
     if isinstance(value, Tensor):

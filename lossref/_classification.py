@@ -22,8 +22,22 @@ from lossref._arrays import (
     widen,
 )
 from lossref._elementwise import elementwise
-from lossref._reduction import REDUCTIONS, broadcast, check_mask, check_reduction, divide, finish
-from lossref._rows import DenseCrossEntropy, IndexCrossEntropy, LogSumExp, SoftenedDivergence
+from lossref._reduction import (
+    REDUCTIONS,
+    broadcast,
+    check_mask,
+    check_reduction,
+    divide,
+    expected_gradient,
+    finish,
+)
+from lossref._rows import (
+    DenseCrossEntropy,
+    IndexCrossEntropy,
+    LogSumExp,
+    SoftenedDivergence,
+    index_cross_entropy,
+)
 
 
 @takes_arrays
@@ -115,32 +129,25 @@ def cross_entropy(
     """
     check_reduction(reduction, denominator)
     check_range("label_smoothing", label_smoothing, 0.0, 1.0)
-    rows, shape = class_rows(logits)
-    weight = check_class_weight(weight, rows)
+    blocks, shape = class_blocks(logits)
+    weight = check_class_weight(weight, blocks)
     if isinstance(target, Tensor) and target.is_floating_point():
         check_floating(target=target)
         check_shape("target", target, logits.shape, "the shape of logits, for probabilities")
         targets, _ = class_rows(target)
-        keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        class_weight = None if weight is None else weight.expand(rows.shape)
-        losses = DenseCrossEntropy.apply(rows, targets, keep, class_weight, float(label_smoothing))
-        return finish(
-            losses.reshape(shape),
-            reduction,
-            dtype=logits.dtype,
-            denominator=denominator,
-            nan_if_empty=nan_if_empty,
-        )
-    index, keep, row_weight = index_targets(target, shape, rows, weight, ignore_index)
-    if label_smoothing > 0:
-        class_weight = None if weight is None else weight.expand(rows.shape)
-        # A class of weight 0 is a target here like others: its smoothed part remains.
-        keep = target.reshape(-1) != ignore_index
-        losses = DenseCrossEntropy.apply(rows, index, keep, class_weight, float(label_smoothing))
+        keep = torch.ones(len(targets), dtype=torch.bool, device=targets.device)
+        losses = _dense_cross_entropy(logits, targets, keep, weight, label_smoothing)
     else:
-        losses = IndexCrossEntropy.apply(rows, index, keep) * row_weight
-    if reduction == "mean" and denominator is None:
-        denominator = row_weight.sum()
+        index, keep, row_weight = index_targets(target, shape, blocks, weight, ignore_index)
+        if reduction == "mean" and denominator is None:
+            denominator = row_weight.sum()
+        if label_smoothing > 0:
+            # A class of weight 0 is a target here like others: its smoothed part remains.
+            keep = target.reshape(-1) != ignore_index
+            losses = _dense_cross_entropy(logits, index.reshape(-1), keep, weight, label_smoothing)
+        else:
+            expected = expected_gradient(row_weight, reduction, denominator)
+            losses = index_cross_entropy(blocks, index, keep, expected) * row_weight
     return finish(
         losses.reshape(shape),
         reduction,
@@ -150,15 +157,41 @@ def cross_entropy(
     )
 
 
+def _dense_cross_entropy(
+    logits: Tensor, target: Tensor, keep: Tensor, weight: Tensor | None, smoothing: float
+) -> Tensor:
+    rows, _ = class_rows(logits)
+    weights = None if weight is None else weight.expand(rows.shape)
+    losses: Tensor = DenseCrossEntropy.apply(rows, target, keep, weights, float(smoothing))
+    return losses
+
+
 def class_rows(logits: Any, name: str = "logits") -> tuple[Tensor, torch.Size]:
     """Logits as rows over the classes, and the shape of one loss per row."""
+    check_class_axis(logits, name)
+    moved = logits.movedim(min(1, logits.ndim - 1), -1)
+    return moved.reshape(-1, moved.shape[-1]), moved.shape[:-1]
+
+
+def class_blocks(logits: Any, name: str = "logits") -> tuple[Tensor, torch.Size]:
+    """Logits as (N, C), or (N, C, S) with positions left where they are; a loss's shape as above.
+
+    Unlike rows, positions cost no copy.
+    """
+    check_class_axis(logits, name)
+    if logits.ndim == 1:
+        return logits.unsqueeze(0), torch.Size()
+    shape = torch.Size((logits.shape[0], *logits.shape[2:]))
+    return logits if logits.ndim == 2 else logits.flatten(2), shape
+
+
+def check_class_axis(logits: Any, name: str) -> None:
+    """Require floating logits with at least one class."""
     check_floating(**{name: logits})
     if logits.ndim == 0:
         raise ValueError(f"{name} must have a class axis: (C,), (N, C) or (N, C, d1, ...), not ()")
-    moved = logits.movedim(min(1, logits.ndim - 1), -1)
-    if moved.shape[-1] == 0:
+    if logits.shape[min(1, logits.ndim - 1)] == 0:
         raise ValueError(f"{name} must have at least one class, but is {describe(logits)}")
-    return moved.reshape(-1, moved.shape[-1]), moved.shape[:-1]
 
 
 def check_class_weight(weight: Any, rows: Tensor) -> Tensor | None:
@@ -166,18 +199,18 @@ def check_class_weight(weight: Any, rows: Tensor) -> Tensor | None:
     if weight is None:
         return None
     check_floating(weight=weight)
-    check_shape("weight", weight, rows.shape[1:], "one weight per class")
+    check_shape("weight", weight, rows.shape[1:2], "one weight per class")
     return widen(weight).to(wide_dtype(rows.dtype)).detach()
 
 
 def index_targets(
     target: Any, shape: torch.Size, rows: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class indices as rows (0 where ignored), which rows to keep, and each row's weight."""
+    """Class indices as rows or blocks (0 where ignored), which to keep, and the weight of each."""
     check_integer(target=target)
     check_shape("target", target, shape, "that of logits without the class axis, for indices")
     classes = rows.shape[1]
-    y = target.reshape(-1).long()
+    y = target.reshape(rows.shape[:1] + rows.shape[2:]).long()
     keep = y != int(ignore_index)
     valid = ~keep | ((y >= 0) & (y < classes))
     expected = f"class indices in [0, {classes}), or ignore_index={int(ignore_index)}"

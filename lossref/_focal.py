@@ -19,11 +19,11 @@ from lossref._arrays import (
     visible,
     wide_dtype,
 )
-from lossref._classification import class_rows, index_targets
+from lossref._classification import class_blocks, class_rows, index_targets
 from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
 from lossref._numerics import decay
-from lossref._reduction import check_reduction, finish
-from lossref._rows import IndexCrossEntropy
+from lossref._reduction import check_reduction, expected_gradient, finish
+from lossref._rows import IndexCrossEntropy, index_cross_entropy
 
 
 @takes_arrays
@@ -220,15 +220,19 @@ def focal_loss(
     """
     check_reduction(reduction, denominator)
     check_range("gamma", gamma, 0.0, high_open=True)
-    rows, shape = class_rows(logits)
+    blocks, shape = class_blocks(logits)
     if alpha is not None:
         check_floating(alpha=alpha)
-        check_shape("alpha", alpha, rows.shape[1:], "one weight per class")
-        alpha = alpha.detach().to(wide_dtype(rows.dtype))
-    index, keep, row_weight = index_targets(target, shape, rows, alpha, ignore_index)
+        check_shape("alpha", alpha, blocks.shape[1:2], "one weight per class")
+        alpha = alpha.detach().to(wide_dtype(blocks.dtype))
+    index, keep, row_weight = index_targets(target, shape, blocks, alpha, ignore_index)
     kept = target != int(ignore_index)
-    surprise = IndexCrossEntropy.apply(rows, index, keep)
-    losses = elementwise(*_focal_of_surprise(float(gamma)), surprise) * row_weight
+    if reduction == "mean" and denominator is None:
+        denominator = kept.sum()
+    value, slope = _focal_of_surprise(float(gamma))
+    expected = expected_gradient(row_weight, reduction, denominator)
+    surprise = index_cross_entropy(blocks, index, keep, expected, slope)
+    losses = elementwise(value, (slope,), surprise) * row_weight
     return finish(
         losses.reshape(shape),
         mask=kept,
@@ -239,7 +243,7 @@ def focal_loss(
     )
 
 
-def _focal_of_surprise(gamma: float) -> tuple[Formula, tuple[Formula]]:
+def _focal_of_surprise(gamma: float) -> tuple[Formula, Formula]:
     """The focal loss as a function of l = -log p_y, since 1 - p_y = -expm1(-l) keeps its digits."""
 
     def value(loss: Tensor) -> Tensor:
@@ -251,7 +255,7 @@ def _focal_of_surprise(gamma: float) -> tuple[Formula, tuple[Formula]]:
         ratio = torch.where(loss == 0.0, 1.0, loss / torch.where(loss == 0.0, 1.0, q))
         return q.pow(gamma) * (1.0 + gamma * torch.exp(-loss) * keep_finite(ratio))
 
-    return value, (slope,)
+    return value, slope
 
 
 @takes_arrays

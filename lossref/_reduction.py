@@ -138,6 +138,16 @@ def divide(total: Tensor, denominator: Any, nan_if_empty: bool) -> Tensor:
     return torch.where(empty, torch.zeros_like(total), total) / torch.where(empty, 1.0, count)
 
 
+def expected_gradient(weight: Tensor, reduction: str, denominator: Any) -> Tensor | None:
+    """What `backward()` of a sum or mean hands to each loss before its weight; None if unknown."""
+    if reduction == "none":
+        return None
+    if reduction == "sum":
+        return weight
+    count = torch.as_tensor(denominator, dtype=weight.dtype, device=weight.device)
+    return (1.0 / count) * weight
+
+
 def check_reduction(
     reduction: Any, denominator: Any = None, names: tuple[str, ...] = REDUCTIONS
 ) -> None:

@@ -1,19 +1,22 @@
 """Kernels over rows of logits: softmax, log-sum-exp and cross-entropy, with their gradients.
 
 Every kernel takes rows `(N, K)`, computes one format up, and leaves the one rounding to its
-caller or, for gradients, makes it by chunks of rows that stay in the cache. In float64, where no
-wider format exists, the rounding of `x - max` is recovered and sums are compensated.
+caller or, for gradients, makes it by chunks of rows that stay in the cache. Those of the
+cross-entropy with class indices also take `(N, K, S)`, images with S positions, whose class axis
+would cost a copy to move. In float64, where no wider format exists, the rounding of `x - max` is
+recovered and sums are compensated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossref._arrays import TypedFunction, wide_dtype, widen
+from lossref._arrays import TypedFunction, exp_, visible, wide_dtype, widen
 
 # Measured: 2^18 doubles keep two cores busy and in their caches; a GPU wants fewer launches.
 CHUNK_ELEMENTS = {"cpu": 2**18}
@@ -22,18 +25,46 @@ CHUNK_ELEMENTS_ELSEWHERE = 2**25
 
 def by_rows(kernel: Callable[..., Tensor], rows: Tensor, *others: Tensor) -> Tensor:
     """Apply a kernel to chunks of rows, and join what it returns."""
-    budget = CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS_ELSEWHERE)
-    step = max(1, budget // max(1, rows.shape[-1]))
-    count = rows.shape[0]
-    if count <= step:
-        return kernel(rows, *others)
-    first = kernel(rows[:step], *(other[:step] for other in others))
-    result = first.new_empty((count, *first.shape[1:]))
-    result[:step] = first
-    for start in range(step, count, step):
-        stop = start + step
-        result[start:stop] = kernel(rows[start:stop], *(other[start:stop] for other in others))
+    (result,) = each_by_rows(lambda *parts: (kernel(*parts),), rows, *others)
     return result
+
+
+def each_by_rows(
+    kernel: Callable[..., tuple[Tensor, ...]], rows: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
+    """Apply a kernel to chunks of rows, and join each of the tensors that it returns."""
+    parts = list(_chunks(rows))
+    if len(parts) <= 1:
+        return kernel(rows, *others)
+    results: tuple[Tensor, ...] = ()
+    for part in parts:
+        values = kernel(*(tensor[part] for tensor in (rows, *others)))
+        results = results or tuple(_room(value, rows) for value in values)
+        for result, value in zip(results, values, strict=True):
+            result[part] = value
+    return results
+
+
+def _chunks(rows: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Index expressions that cut rows, and positions where one row has too many, into chunks."""
+    budget = CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS_ELSEWHERE)
+    count, classes, positions = *rows.shape[:2], math.prod(rows.shape[2:])
+    step = max(1, budget // max(1, classes * positions))
+    width = max(1, budget // max(1, classes))
+    for start in range(0, count, step):
+        several = slice(start, start + step)
+        if step > 1 or positions <= width:
+            yield several, ...
+        else:
+            yield from ((several, ..., slice(at, at + width)) for at in range(0, positions, width))
+
+
+def _room(value: Tensor, rows: Tensor) -> Tensor:
+    """Memory for what a kernel returns for all rows, when it has returned `value` for a chunk."""
+    size = [len(rows), *value.shape[1:]]
+    if rows.ndim == 3:
+        size[-1] = rows.shape[2]
+    return value.new_empty(size)
 
 
 class RowFunction(TypedFunction):
@@ -61,7 +92,7 @@ def exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
     Infinite logits that tie for the maximum share the probability. A row of -inf alone has no
     distribution and becomes NaN.
     """
-    top = widen(x.amax(-1, keepdim=True))
+    top = widen(x.amax(1, keepdim=True))
     return top, exponentials_below(x, top)
 
 
@@ -74,7 +105,7 @@ def exponentials_below(x: Tensor, top: Tensor) -> Tensor:
         clamped.clamp_(max=largest)
     shift = top.clamp(max=largest)
     if x.dtype != torch.float64:
-        return clamped.sub_(shift).exp_()
+        return exp_(clamped.sub_(shift), x.dtype)
     difference = clamped - shift
     # TwoDiff: for x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
     virtual = difference - clamped
@@ -86,19 +117,18 @@ def exponentials_below(x: Tensor, top: Tensor) -> Tensor:
 def row_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum of each row, compensated where the logits had the widest format already."""
     if dtype != torch.float64:
-        return x.sum(-1, keepdim=True)
+        return x.sum(1, keepdim=True)
     low = torch.zeros_like(x)
-    while x.shape[-1] > 1:
-        if x.shape[-1] % 2:
-            x = torch.nn.functional.pad(x, (0, 1))
-            low = torch.nn.functional.pad(low, (0, 1))
-        left, right = x.chunk(2, -1)
-        low_left, low_right = low.chunk(2, -1)
-        x = left + right
+    while x.shape[1] > 1:
+        half, odd = divmod(x.shape[1], 2)
+        left, right, last = x.split([half, half, odd], 1)
+        low_left, low_right, low_last = low.split([half, half, odd], 1)
+        total = left + right
         # TwoSum; an infinite sum has no rounding to recover.
-        virtual = x - left
-        lost = (left - (x - virtual)) + (right - virtual)
-        low = low_left + low_right + lost.nan_to_num(0.0, 0.0, 0.0)
+        virtual = total - left
+        lost = (left - (total - virtual)) + (right - virtual)
+        x = torch.cat([total, last], 1)
+        low = torch.cat([low_left + low_right + lost.nan_to_num_(0.0, 0.0, 0.0), low_last], 1)
     return x + low
 
 
@@ -177,8 +207,8 @@ def softmax_pullback(p: Tensor, g: Tensor) -> Tensor:
 
     Measured from the gradient at the likeliest class, so that a certain row does not cancel.
     """
-    h = g - g.gather(-1, p.argmax(-1, keepdim=True))
-    return p * (h - (p * h).sum(-1, keepdim=True))
+    h = g - g.gather(1, p.argmax(1, keepdim=True))
+    return p * (h - (p * h).sum(1, keepdim=True))
 
 
 class LogSumExp(RowFunction):
@@ -236,37 +266,126 @@ class Centred(RowFunction):
         return to_x.to(x.dtype), h - (p * h).sum(-1, keepdim=True)
 
 
-def index_kernel(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
-    """Cross-entropy with class indices: (m - x_y) + log1p of all exponentials but the largest."""
+def index_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All exponentials but the target's, their sum, the target's, and each row's maximum."""
     top, e = exponentials(x)
-    y = y.unsqueeze(-1)
-    x_y = widen(x.gather(-1, y))
-    e_y = e.gather(-1, y)
-    others = row_sum(e.scatter_(-1, y, 0.0), x.dtype)
+    e_y = e.gather(1, y)
+    return e.scatter_(1, y, 0.0), row_sum(e, x.dtype), e_y, top
+
+
+def index_losses(x_y: Tensor, others: Tensor, e_y: Tensor, top: Tensor, keep: Tensor) -> Tensor:
+    """Cross-entropy with class indices: (m - x_y) + log1p of all exponentials but the largest."""
     # Where y is not the likeliest class, `others` contains the largest exponential, which is 1.
     uncertain = (top - x_y) + ((others - 1.0) + e_y).log1p()
-    losses = torch.where(x_y == top, others.log1p(), uncertain).squeeze(-1)
-    return losses.masked_fill(~keep, 0.0)
+    losses = torch.where(x_y == top, others.log1p(), uncertain).squeeze(1)
+    return losses.masked_fill_(~keep, 0.0)
+
+
+def index_gradient(
+    e: Tensor, others: Tensor, e_y: Tensor, y: Tensor, keep: Tensor, g: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The gradient of `index_losses` times g: e_j / Z, and -(sum of all others) / Z at y.
+
+    `p_y - 1` would lose every digit where the prediction is certain. Overwrites the exponentials.
+    """
+    e.scatter_(1, y, -others)
+    z, g = others + e_y, g.unsqueeze(1)
+    if dtype == torch.float64:
+        e.div_(z).mul_(g)
+    else:
+        e.mul_(g / z)
+    if not bool(keep.all()):
+        e.masked_fill_(~keep.unsqueeze(1), 0.0)
+    return e.to(dtype)
+
+
+def index_kernel(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+    """Cross-entropy with class indices."""
+    y = y.unsqueeze(1)
+    _, others, e_y, top = index_parts(x, y)
+    return index_losses(widen(x.gather(1, y)), others, e_y, top, keep)
 
 
 def index_gradient_kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> Tensor:
-    """The gradient of `index_kernel` times g: e_j / Z, and -(sum of all others) / Z at y.
+    """The gradient of the cross-entropy with class indices, times g."""
+    y = y.unsqueeze(1)
+    e, others, e_y, _ = index_parts(x, y)
+    return index_gradient(e, others, e_y, y, keep, g, x.dtype)
 
-    `p_y - 1` would lose every digit where the prediction is certain.
+
+def index_cross_entropy(
+    x: Tensor,
+    y: Tensor,
+    keep: Tensor,
+    expected: Tensor | None,
+    slope: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """`IndexCrossEntropy`, with the gradient from the same exponentials where it is foreseeable.
+
+    `expected` is what the rows of the final loss will get from `backward()`, if that is known,
+    and `slope` the derivative of that loss by the cross-entropy, where it is another.
     """
-    _, e = exponentials(x)
-    y = y.unsqueeze(-1)
-    e_y = e.gather(-1, y)
-    others = row_sum(e.scatter_(-1, y, 0.0), x.dtype)
-    e.scatter_(-1, y, -others)
-    z = others + e_y
-    if x.dtype == torch.float64:
-        e.div_(z).mul_(g.unsqueeze(-1))
+    wanted = torch.is_grad_enabled() and x.requires_grad and visible(x) is x
+    if expected is None or not wanted:
+        result: Tensor = IndexCrossEntropy.apply(x, y, keep)
     else:
-        e.mul_(g.unsqueeze(-1) / z)
-    if not bool(keep.all()):
-        e.masked_fill_(~keep.unsqueeze(-1), 0.0)
-    return e.to(x.dtype)
+        result = IndexCrossEntropyAtOnce.apply(x, y, keep, expected, slope)
+    return result
+
+
+class IndexCrossEntropyAtOnce(TypedFunction):
+    """The cross-entropy with class indices, which computes its gradient with the value.
+
+    It keeps the gradient, one tensor of the input's size, for the one factor that it expects, and
+    computes it anew for every other one, so that each is rounded once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        keep: Tensor,
+        expected: Tensor,
+        slope: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
+        def kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            y = y.unsqueeze(1)
+            x_y = widen(x.gather(1, y))
+            e, others, e_y, top = index_parts(x, y)
+            losses = index_losses(x_y, others, e_y, top, keep)
+            if slope is not None:
+                g = g * slope(losses)
+            return losses, g, index_gradient(e, others, e_y, y, keep, g, x.dtype)
+
+        losses, expected, gradient = each_by_rows(kernel, x, y, keep, expected)
+        ctx.save_for_backward(x, y, keep, expected, gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, keep, expected, gradient = ctx.saved_tensors
+        factor = None if torch.is_grad_enabled() else foreseen(g, expected, x.dtype)
+        if factor is None:
+            gradient = IndexCrossEntropyGradient.apply(x, y, keep, g)
+        elif factor < 1.0:
+            gradient = gradient * factor
+        return gradient, None, None, None, None
+
+
+def foreseen(g: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:
+    """The power of two by which g is a multiple of what was expected, if it is one.
+
+    A rounded gradient can be multiplied by it without a second rounding. It must not exceed 1: a
+    gradient that underflowed must not be scaled up, as the loss scaling of float16 wants.
+    """
+    ratio = float(g.abs().amax() / expected.abs().amax()) if g.numel() else 0.0
+    if not 0.0 < ratio < 1.5:
+        return None
+    factor = 2.0 ** round(math.log2(ratio))
+    # One format up, a last place is nothing; in float64 it would be seen.
+    rtol = 0.0 if dtype == torch.float64 else 4.0 * torch.finfo(g.dtype).eps
+    return factor if torch.allclose(g, expected * factor, rtol, 0.0, equal_nan=True) else None
 
 
 class IndexCrossEntropy(RowFunction):
@@ -301,14 +420,14 @@ class IndexCrossEntropyGradient(RowFunction):
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor, None, None, Tensor]:
         x, y, keep, g = ctx.saved_tensors
         p, h = _masked_softmax(x, keep), widen(h)
-        to_x = g.unsqueeze(-1) * softmax_pullback(p, h)
-        to_g = (p * h).sum(-1) - h.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        to_x = g.unsqueeze(1) * softmax_pullback(p, h)
+        to_g = (p * h).sum(1) - h.gather(1, y.unsqueeze(1)).squeeze(1)
         return to_x.to(x.dtype), None, None, torch.where(keep, to_g, 0.0)
 
 
 def _masked_softmax(x: Tensor, keep: Tensor) -> Tensor:
     """Probabilities of the kept rows, and 0 in the others, whatever these hold."""
-    keep = keep.unsqueeze(-1)
+    keep = keep.unsqueeze(1)
     return torch.where(keep, Softmax.apply(torch.where(keep, x, 0.0)), 0.0)
 
 

@@ -311,6 +311,46 @@ def test_chunks_of_rows_change_no_bit(generator, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(dense, chunked, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 50), (30, 5, 3)])
+def test_chunks_of_positions_change_no_bit(shape, generator, monkeypatch):
+    x = torch.randn(shape, generator=generator)
+    y = torch.randint(-1, 5, (shape[0], shape[2]), generator=generator)
+    options = {"ignore_index": -1, "reduction": "sum"}
+    whole = value_and_gradient(lossref.cross_entropy, x, y, **options)
+    monkeypatch.setitem(lossref._rows.CHUNK_ELEMENTS, "cpu", 40)
+    chunked = value_and_gradient(lossref.cross_entropy, x, y, **options)
+    assert all(torch.equal(a, b) for a, b in zip(whole, chunked, strict=True))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("loss", [lossref.cross_entropy, lossref.focal_loss])
+@pytest.mark.parametrize("factor", [1.0, 0.25, 3.0, -1.0, 2.0**14])
+def test_the_gradient_kept_from_the_forward_pass_is_the_one_asked_for(
+    dtype, loss, factor, generator
+):
+    x = (torch.randn(4, 7, generator=generator) * 6).to(dtype).requires_grad_()
+    y = torch.tensor([0, 6, -100, 2])
+    each = loss(x, y, reduction="none")
+    for reduction, scale in (("sum", 1.0), ("mean", 1 / 4)):
+        options = {"denominator": 4} if reduction == "mean" else {}
+        whole = loss(x, y, reduction=reduction, **options)
+        expected = torch.autograd.grad(each.sum() * (scale * factor), x, retain_graph=True)
+        first = torch.autograd.grad(whole * factor, x, retain_graph=True)
+        again = torch.autograd.grad(whole * factor, x)
+        # A gradient that a power of two made subnormal has been rounded twice.
+        limits = torch.finfo(dtype)
+        once_more = {"rtol": 0, "atol": limits.tiny * limits.eps if factor < 1 else 0}
+        torch.testing.assert_close(first, expected, **once_more)
+        torch.testing.assert_close(again, expected, **once_more)
+
+
+def test_the_gradient_of_a_gradient_kept_from_the_forward_pass(generator):
+    x = torch.randn(4, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([0, 6, -100, 2])
+    for loss in (lossref.cross_entropy, lossref.focal_loss):
+        assert torch.autograd.gradgradcheck(lambda x, loss=loss: loss(x, y), x)
+
+
 def test_inputs_are_left_unchanged(generator):
     arrays = [torch.randn(4, 3, generator=generator, dtype=d, requires_grad=True) for d in FLOATS]
     for x, smoothing in itertools.product(arrays, (0.0, 0.1)):
