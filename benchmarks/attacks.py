@@ -1,7 +1,7 @@
 """Run the attacks of the tests against stock `nbgrader autograde` and against the autograder.
 
-Stock nbgrader runs in a container (see `container.py`), one attack at a time, each in a fresh copy
-of a course with a gradebook, another student's submission and a bystander process. What comes out
+Stock nbgrader runs in a container (see `container.py`), a fresh one for each attack, with a fresh
+copy of a course: a gradebook, another student's submission and a bystander process. What comes out
 is kept in `book/reference/attacks.json` after every attack, and the book shows it.
 
     python benchmarks/attacks.py                        every attack, from the beginning
@@ -20,9 +20,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import islice, takewhile
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ import container  # noqa: E402
 import stock_nbgrader  # noqa: E402
 
 from tests.autograder.attack_course import Attack, all_attacks, course  # noqa: E402
-from tests.autograder.attack_lab import Lab  # noqa: E402
 
+SIDES = ("stock", "ours")
 RESULTS = ROOT / "book" / "reference" / "attacks.json"
 ATTACK_SECONDS = 180
 PACKAGES = ("nbgrader", "nbclient", "ipykernel", "torch")
@@ -44,12 +46,13 @@ WRONG = Attack("plain/wrong", "A plain wrong answer", ("square = lambda x: 2 * x
 PLAIN = {attack.name: attack for attack in (HONEST, WRONG)}
 
 
-def run_stock(attack: Attack, template: Path) -> dict[str, Any]:
-    """Run one attack against stock nbgrader; return what could be seen afterwards."""
+def run_stock(attack: Attack, template: Path, number: int) -> dict[str, Any]:
+    """Run one attack in the container of a number; return what could be seen afterwards."""
     ended = container.run(
         [sys.executable, stock_nbgrader.__file__, json.dumps(asdict(attack))],
         shown={stock_nbgrader.TEMPLATE_INSIDE: template},
         seconds=ATTACK_SECONDS,
+        user=container.FIRST_USER + number,
     )
     if stock_nbgrader.READY not in ended.said:
         raise RuntimeError(f"{attack.name} could not be set up: {ended.complained[-2000:]}")
@@ -74,6 +77,7 @@ def achieved(attack: Attack, seen: dict[str, Any]) -> list[str]:
         "no result is recorded": not seen["recorded"],
         f"earns {seen['earned'] or 0:g} of 3 points": (seen["earned"] or 0) > attack.may_earn,
         "gets what it is after": bool(seen["loot"]),
+        "is active in the feedback": bool(seen["active"]),
         "shows hidden tests in the feedback": seen["shows a secret"]
         and attack.name.startswith(("theft", "plain")),
         "leaves processes behind": bool(seen["left"]),
@@ -99,42 +103,72 @@ def write_results(results: dict[str, Any]) -> None:
     beside.replace(RESULTS)
 
 
-def measure(attacks: list[Attack], seconds: float) -> Iterator[tuple[Attack, dict[str, Any]]]:
-    """Yield what each attack does to both, until the time is up."""
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, course() as made:
-        template = Path(folder)
-        template.chmod(0o755)
+def against_stock(
+    attacks: list[Attack], seconds: float, together: int
+) -> Iterator[tuple[Attack, dict[str, Any]]]:
+    """Yield what each attack does to stock nbgrader, until the time is up."""
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, ThreadPool(together) as pool:
+        template = Path(folder, "stock")
+        Path(folder).chmod(0o755)
         stock_nbgrader.make_template(template)
+        in_time = takewhile(lambda _: time.monotonic() < end, attacks)
+        for some in batched(in_time, together):
+            seen = pool.starmap(run_stock, [(one, template, i) for i, one in enumerate(some)])
+            for attack, what in zip(some, seen, strict=True):
+                yield attack, {"stock": achieved(attack, what), "seen": what}
+
+
+def batched(attacks: Iterable[Attack], size: int) -> Iterator[list[Attack]]:
+    """Yield lists of attacks, as long as there are any."""
+    attacks = iter(attacks)
+    while some := list(islice(attacks, size)):
+        yield some
+
+
+def against_ours(attacks: list[Attack], seconds: float) -> Iterator[tuple[Attack, dict[str, Any]]]:
+    """Yield what each attack does to the autograder, until the time is up."""
+    # these load torch, which what is attacked in the container has to do for itself
+    from tests.autograder.attack_feedback import FeedbackLab
+    from tests.autograder.attack_lab import Lab
+    from tests.autograder.conftest import release_toy
+
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, course() as made:
         lab = Lab(made)
         lab.honest()
-        for attack in attacks:
-            if time.monotonic() - start > seconds:
-                return
-            seen = run_stock(attack, template)
+        release_toy(Path(folder, "own"))
+        pages = FeedbackLab(Path(folder, "own"))
+        for attack in takewhile(lambda _: time.monotonic() < end, attacks):
             ours = [] if attack.name in PLAIN else lab.trouble(attack)
-            yield (
-                attack,
-                {
-                    "digest": attack.digest,
-                    "title": attack.title,
-                    "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-                    "stock": achieved(attack, seen),
-                    "ours": ours,
-                    "seen": seen,
-                },
-            )
+            ours += pages.trouble(attack) if attack.name.startswith("injected") else []
+            yield attack, {"ours": ours}
+
+
+def said(row: dict[str, Any], side: str) -> str:
+    """Say what an attack did to one side: a dash for nothing, a question mark if not yet known."""
+    return "; ".join(row[side]) or "-" if side in row else "?"
 
 
 def show(results: dict[str, Any]) -> None:
     """Print the table and the counts."""
     rows = results["rows"]
     for name, row in rows.items():
-        print(f"{name:42} {'; '.join(row['stock']) or '-':60} {'; '.join(row['ours']) or '-'}")
+        print(f"{name:42} {said(row, 'stock'):60} {said(row, 'ours')}")
     attacks = {name: row for name, row in rows.items() if name not in PLAIN}
-    stock = sum(bool(row["stock"]) for row in attacks.values())
-    ours = sum(bool(row["ours"]) for row in attacks.values())
+    stock, ours = (sum(bool(row.get(side)) for row in attacks.values()) for side in SIDES)
     print(f"{len(attacks)} attacks, {stock} work against stock nbgrader, {ours} against this one")
+
+
+def is_known(rows: dict[str, Any], attack: Attack, side: str) -> bool:
+    """Tell whether there is a result of an attack, as it is now, on one side."""
+    row = rows.get(attack.name, {})
+    return row.get("digest") == attack.digest and side in row
+
+
+def other(side: str) -> str:
+    """Return the other side."""
+    return SIDES[1 - SIDES.index(side)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -143,6 +177,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="attacks whose name holds a word")
     parser.add_argument("--resume", action="store_true", help="leave out those with a result")
     parser.add_argument("--seconds", type=float, default=3600, help="begin no attack after this")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--together", type=int, default=1, help="how many containers at once")
     parser.add_argument("--show", action="store_true", help="print the results, run nothing")
     return parser.parse_args()
 
@@ -154,18 +190,27 @@ def main() -> None:
     known = PLAIN | all_attacks()
     # what is no longer an attack has no result either
     rows = results["rows"] = {name: row for name, row in results["rows"].items() if name in known}
-    due = [
+    chosen = [
         attack
         for name, attack in known.items()
         if not arguments.show
         and (not arguments.only or any(word in name for word in arguments.only))
-        and not (arguments.resume and rows.get(name, {}).get("digest") == attack.digest)
     ]
-    for attack, row in measure(due, arguments.seconds) if due else ():
-        rows[attack.name] = row
-        write_results(results)
-        done = "; ".join(row["stock"]) or "-"
-        print(f"{attack.name:42} {done:60} {'; '.join(row['ours']) or '-'}", flush=True)
+    for side in arguments.sides:
+        due = [
+            attack for attack in chosen if not (arguments.resume and is_known(rows, attack, side))
+        ]
+        runs = against_ours(due, arguments.seconds) if side == "ours" else ()
+        if side == "stock":
+            runs = against_stock(due, arguments.seconds, arguments.together)
+        for attack, seen in runs if due else ():
+            today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+            told = {"digest": attack.digest, "title": attack.title, f"{side} attacked": today}
+            # what is known of the other side stays, if the attack is still the same
+            kept = rows[attack.name] if is_known(rows, attack, other(side)) else {}
+            rows[attack.name] = {**kept, **told, **seen}
+            write_results(results)
+            print(f"{side}: {attack.name:42} {said(seen, side)}", flush=True)
     show(results)
 
 

@@ -23,8 +23,9 @@ from autograder.child.memory import private_memory, proportional_memory  # noqa:
 from autograder.child.process_tree import descendants  # noqa: E402
 from tests.autograder.ordinary_user import as_ordinary_user  # noqa: E402
 
-# no other program on the machine runs as this user, so no other counts against its limits
-USER = 23456
+# no other program on the machine runs as this user, or as those that follow, and counts against
+# the limits of a user
+FIRST_USER = 23456
 MEMORY = 5 * 2**30
 WATCH_SECONDS = 0.1
 FOLDER_SIZE = 2**29
@@ -45,7 +46,12 @@ class Ended:
 
 
 def run(
-    command: Sequence[str], *, shown: Mapping[str, Path], seconds: float, cpu_seconds: int = 120
+    command: Sequence[str],
+    *,
+    shown: Mapping[str, Path],
+    seconds: float,
+    cpu_seconds: int = 120,
+    user: int = FIRST_USER,
 ) -> Ended:
     """Run a program to its end, or to a limit; `shown` folders can be read under other names."""
     core = min(os.sched_getaffinity(0))
@@ -56,7 +62,7 @@ def run(
     confined = ["taskset", "-c", str(core), "nice", *limits, *sandbox, *command]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
         process = subprocess.Popen(
-            as_ordinary_user(confined, USER),
+            as_ordinary_user(confined, user),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=complained,

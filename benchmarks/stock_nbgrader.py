@@ -30,6 +30,7 @@ from tests.autograder.attack_course import (  # noqa: E402
     TOKEN,
     Attack,
     Course,
+    active_content,
     course,
     loot_in,
     tampered,
@@ -117,6 +118,7 @@ def submission(made: Course, attack: Attack, released: NotebookNode) -> dict[str
     first, *others = map(made.filled, attack.sources)
     notebook.cells[position].source = first
     extra = [nbformat.v4.new_code_cell(source) for source in others]
+    extra += map(nbformat.v4.new_markdown_cell, attack.texts)
     notebook.cells[position + 1 : position + 1] = extra
     return tampered(notebook, attack.tamper)
 
@@ -151,7 +153,13 @@ def graded(attack: Attack) -> dict[str, Any]:
             Gradebook(f"sqlite:///{made.root}/gradebook.db") as gradebook,
         ):
             earned = gradebook.find_submission("toy", STUDENT).score
+        active = []
+        if attack.name.startswith("injected"):
+            nbgrader(made.root, "generate_feedback", "toy", f"--student={STUDENT}")
+            page = made.root / "feedback" / STUDENT / "toy" / "toy.html"
+            active = active_content(page.read_text(errors="replace")) if page.is_file() else []
         return {
+            "active": [item[:200] for item in active],
             "earned": earned,
             "status": status,
             "recorded": outputs is not None and earned is not None,

@@ -5,8 +5,9 @@ earn by honest work (`may-earn`, default 0), what the record must say (`record`,
 expression), under which limits it runs (`limits`), how often its cell is repeated (`cells`),
 whether the same notebook is run before as an accomplice (`accomplice`), and which layer of
 confinement alone stops it (`layer`). `tamper` is what the student did to the grade cell, or to the
-notebook's own metadata, before handing in. An attack that finds or does what it must not says so
-with `loot`.
+notebook's own metadata, before handing in; Markdown cells are what the student wrote. An attack
+that finds or does what it must not says so with `loot`; one that is injected into a page has the
+word `injected` where it would run or fetch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from threading import Thread
 from typing import Any
 
 import nbformat
+from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
 from autograder.assignment import Assignment
@@ -43,6 +45,7 @@ HIDDEN_MARK = "mark-of-the-hidden-check"
 OTHER_MARK = "other-students-mark"
 LATER_INPUT = 12345.678
 LOOT = "LOOT:"
+PICTURE = "data:image/png;base64,"
 BYSTANDER = (sys.executable, "-c", "import time; time.sleep(3600)", TOKEN)
 
 CHECKS = f'''
@@ -135,6 +138,7 @@ class Attack:
     accomplice: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
     tamper: dict[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Attack:
@@ -144,6 +148,7 @@ class Attack:
         notebook = jupytext.read(path, fmt="md:myst")
         about = notebook.metadata
         sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
         known = {"title", "may-earn", "record", "layer", "accomplice", "limits", "cells"}
         known |= {"tamper"}
         assert set(about) - known <= {"jupytext", "kernelspec"}, path
@@ -157,12 +162,14 @@ class Attack:
             about.get("accomplice", False),
             dict(about.get("limits", {})),
             json.loads(json.dumps(about.get("tamper", {}))),
+            tuple(texts),
         )
 
     @property
     def digest(self) -> str:
         """Identify what the notebook tries, whatever its file's layout."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        told = {name: value for name, value in asdict(self).items() if value}
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def all_attacks() -> dict[str, Attack]:
@@ -302,6 +309,19 @@ def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
             merge(into[key], value)
         else:
             into[key] = value
+
+
+def active_content(page: str) -> list[str]:
+    """Return what of an injected attack would run, fetch or lead elsewhere in a page."""
+    found = []
+    for element in BeautifulSoup(page, "html.parser").find_all(True):
+        if element.name in ("script", "style") and "injected" in element.text:
+            found.append(str(element))
+        for name, value in element.attrs.items():
+            inert = name in ("alt", "title", "class", "id") or str(value).startswith(PICTURE)
+            if "injected" in str(value) and not inert:
+                found.append(f"{element.name} {name}={value}")
+    return found
 
 
 def loot_in(said: str) -> str:

@@ -149,13 +149,11 @@ c.JudgeSubmission.book_url = "https://example.org/book/{page}.html#{anchor}"
 """
 
 
-@pytest.fixture(scope="session")
-def released_toy(tmp_path_factory) -> Path:
-    """The root of a course whose assignment `toy` is released."""
+def release_toy(root: Path) -> None:
+    """Make a course whose assignment `toy` is released."""
     from autograder.course import Course
     from autograder.release import release
 
-    root = tmp_path_factory.mktemp("released") / "course"
     assignment = Assignment("toy", root)
     assignment.source.parent.mkdir(parents=True)
     assignment.source.write_text(TOY_SOURCE)
@@ -165,6 +163,13 @@ def released_toy(tmp_path_factory) -> Path:
     config = (REPOSITORY / "nbgrader_config.py").read_text()
     (root / "nbgrader_config.py").write_text(config + QUICK_CONFIG)
     release(Course.load(root), assignment)
+
+
+@pytest.fixture(scope="session")
+def released_toy(tmp_path_factory) -> Path:
+    """The root of a course whose assignment `toy` is released."""
+    root = tmp_path_factory.mktemp("released") / "course"
+    release_toy(root)
     return root
 
 

@@ -1,0 +1,40 @@
+"""What students inject into outputs and text does nothing on any page that people open."""
+
+import shutil
+
+import pytest
+
+from tests.autograder.attack_course import active_content, all_attacks
+from tests.autograder.attack_feedback import FeedbackLab
+
+INJECTED = {name: attack for name, attack in all_attacks().items() if name.startswith("injected/")}
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+
+
+@pytest.fixture(scope="module")
+def lab(released_toy, tmp_path_factory):
+    root = tmp_path_factory.mktemp("injected") / "course"
+    shutil.copytree(released_toy, root)
+    return FeedbackLab(root)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<script>injected()</script>",
+        "<b onclick='injected()'>",
+        "<a href='javascript:injected()'>",
+        "<img src='https://injected.example'>",
+        "<style>@import 'https://injected.example'</style>",
+        "<p style='background: url(https://injected.example)'>",
+    ],
+)
+def test_active_content_is_seen(page):
+    assert active_content(page)
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_injected_content_does_nothing_on_the_pages(name, lab):
+    pages = lab.pages(INJECTED[name])
+    assert "injected" in "".join(pages)
+    assert [active_content(page) for page in pages] == [[], []]
