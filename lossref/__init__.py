@@ -1,5 +1,6 @@
 """Reference deep-learning losses, accurate to the last bit where that is possible."""
 
+from lossref._angular_margins import arcface_loss, cosface_loss
 from lossref._binary import (
     asymmetric_loss,
     binary_cross_entropy,
@@ -17,19 +18,8 @@ from lossref._classification import (
     smooth_labels,
     z_loss,
 )
-from lossref._embedding import (
-    arcface_loss,
-    batch_hard_triplet_loss,
-    clip_loss,
-    contrastive_loss,
-    cosface_loss,
-    info_nce_loss,
-    nt_xent_loss,
-    pairwise_distance,
-    siglip_loss,
-    sup_con_loss,
-    triplet_margin_loss,
-)
+from lossref._contrastive import clip_loss, info_nce_loss, nt_xent_loss, siglip_loss, sup_con_loss
+from lossref._distances import pairwise_distance
 from lossref._focal import focal_loss, ohem_cross_entropy, sigmoid_focal_loss
 from lossref._gradient import value_and_grad
 from lossref._linear_cross_entropy import linear_cross_entropy
@@ -54,6 +44,7 @@ from lossref._regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from lossref._triplets import batch_hard_triplet_loss, contrastive_loss, triplet_margin_loss
 from lossref._vocab_parallel import vocab_parallel_cross_entropy
 
 __all__ = [

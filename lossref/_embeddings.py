@@ -1,0 +1,180 @@
+"""What the losses over embeddings share: checks, unit vectors, and sums over their products.
+
+All is computed in float64, whatever the input. The rounding of a product of two unit vectors is
+larger than what compensated sums would recover, so these kernels are plainer than those over
+logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossref._arrays import (
+    TypedFunction,
+    check_floating,
+    check_integer,
+    check_range,
+    check_same_dtype,
+    check_shape,
+    check_values,
+    describe,
+)
+from lossref._elementwise import elementwise
+from lossref._numerics import stable_sigmoid, stable_softplus
+
+# A logit that takes no part: finite, so that a row of nothing else has finite derivatives.
+HIDDEN = -1e300
+
+# Takes products (N, M), which it may overwrite, and the target; gives losses and their gradient.
+Kernel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# The same losses in operations that autograd can record.
+Formula = Callable[[Tensor, Tensor], Tensor]
+
+
+def check_embeddings(**arrays: Any) -> torch.dtype:
+    """Require floating arrays of one dtype and of shape (N, D), the D in common."""
+    dtype = check_same_dtype(**arrays)
+    (first, reference), *_ = arrays.items()
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            raise ValueError(f"{name} must have shape (N, D), but is {describe(array)}")
+        if array.shape[-1] != reference.shape[-1]:
+            raise ValueError(
+                f"{name} must have the width of {first}, {reference.shape[-1]}, "
+                f"but has shape {tuple(array.shape)}"
+            )
+    return dtype
+
+
+def check_labels(labels: Any, embeddings: Tensor) -> None:
+    """Require one integer label per embedding."""
+    check_integer(labels=labels)
+    check_shape("labels", labels, embeddings.shape[:1], "one label per embedding")
+
+
+def check_number(name: str, value: Any) -> Any:
+    """A finite number, or a 0-d floating tensor that may be learned."""
+    if not isinstance(value, Tensor):
+        check_range(name, value, low_open=True, high_open=True)
+        return value
+    check_floating(**{name: value})
+    if value.ndim != 0:
+        raise ValueError(f"{name} must be a number or 0-d, but is {describe(value)}")
+    check_values(name, value.isfinite(), value, "finite")
+    return value.double()
+
+
+def check_positive(name: str, value: Any) -> Any:
+    """A positive number, or a 0-d floating tensor that may be learned."""
+    if not isinstance(value, Tensor):
+        check_range(name, value, 0.0, low_open=True, high_open=True)
+        return value
+    number = check_number(name, value)
+    check_values(name, value > 0.0, value, "positive")
+    return number
+
+
+def power_of_two(x: Tensor) -> Tensor:
+    """For each row a power of two near its largest entry: dividing by it is exact."""
+    largest = x.detach().abs().amax(-1, keepdim=True) if x.shape[-1] else x.new_ones(1)
+    usable = (largest > 0.0) & largest.isfinite()
+    largest = torch.where(usable, largest, 1.0)
+    return largest / torch.frexp(largest).mantissa
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Unit vectors in float64; a zero vector stays zero and gets no gradient."""
+    if x.dtype == torch.float64:
+        # Only here can a square leave the range.
+        x = x / power_of_two(x)
+    x = x.double()
+    squares = x.square().sum(-1, keepdim=True)
+    zero = squares == 0.0
+    return x * torch.where(zero, 0.0, torch.where(zero, 1.0, squares).rsqrt())
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x) with all its digits."""
+    return elementwise(stable_softplus, (stable_sigmoid,), x)
+
+
+def contrast(own: Tensor, a: Tensor, b: Tensor, hidden: Tensor) -> Tensor:
+    """Cross-entropy of rows with the logit `own` among the products of a's rows with all of b's.
+
+    `hidden` (N, H) holds the columns that take no part, that of `own` among them. Written as
+    softplus(log-sum-exp of the others - own), so that a certain row does not cancel.
+    """
+    others, _ = OverProducts.apply(others_kernel, log_sum_exp_of_others, a, b, hidden)
+    return softplus(others - own)
+
+
+class OverProducts(TypedFunction):
+    """Losses of rows of products a bᵀ; the gradient of each row is taken along with its value.
+
+    Only one matrix is ever held: the kernel turns the products into the gradient in place.
+    """
+
+    @staticmethod
+    def forward(
+        kernel: Kernel, formula: Formula, a: Tensor, b: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        products = a @ b.mT
+        if products.numel() == 0:
+            return a.new_full((len(a),), HIDDEN), products
+        return kernel(products, target)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.formula, a, b, target = inputs
+        ctx.mark_non_differentiable(output[1])
+        # Else a matrix of zeros is made for the output that has no gradient.
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, b, target, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return (None,) * 5
+        a, b, target, slopes = ctx.saved_tensors
+        g = g.unsqueeze(-1)
+        if torch.is_grad_enabled():
+            # The gradient of the gradient: from the formula, which autograd records.
+            pull = torch.func.vjp(lambda x: ctx.formula(x, target), a @ b.mT)[1]
+            (slopes,) = pull(torch.ones_like(g[:, 0]))
+        return None, None, g * (slopes @ b), slopes.mT @ (g * a), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *args: Any
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """Take the mapped batches one by one: rows of different batches have no products."""
+        batches = [
+            OverProducts.apply(
+                *(x if d is None else x.select(d, i) for x, d in zip(args, in_dims, strict=True))
+            )
+            for i in range(info.batch_size)
+        ]
+        losses, slopes = zip(*batches, strict=True)
+        return (torch.stack(losses), torch.stack(slopes)), (0, 0)
+
+
+def others_kernel(x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of all but the hidden columns, and its gradient, the softmax."""
+    return softmax_in_place(x.scatter_(1, hidden, HIDDEN))
+
+
+def softmax_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of rows and, in the memory of the rows, their softmax."""
+    top = x.amax(1, keepdim=True)
+    e = x.sub_(top).exp_()
+    total = e.sum(1, keepdim=True)
+    return (top + total.log()).squeeze(1), e.div_(total)
+
+
+def log_sum_exp_of_others(x: Tensor, hidden: Tensor) -> Tensor:
+    """The log-sum-exp of all but the hidden columns."""
+    return x.scatter(1, hidden, HIDDEN).logsumexp(1)
