@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import rich.box
 from rich.console import Console
@@ -37,7 +42,7 @@ from autograder.confinement import ConfinementUnavailableError
 from autograder.course import Course, CourseError, quiet_nbgrader
 from autograder.doctor import examine
 from autograder.feedback import write_feedback
-from autograder.grading import Batch, submitted_students
+from autograder.grading import Batch, GradingStoppedError, submitted_students
 from autograder.record import points_text
 from autograder.release import release, release_difference
 from autograder.report import write_report
@@ -46,6 +51,15 @@ from autograder.self_check import CheckedNotebook, check_notebook
 from autograder.summary import Row
 
 OK, NOT_ALL_WELL, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+EXIT_STATUS = """\
+exit status:
+  0    all is well
+  1    the command did its work, and something needs a look: a submission that could not be graded,
+       a feedback page that could not be made, an exercise that is out of step, checks not passed
+  2    wrong use: something named is not there, or the course or this machine is not ready
+  130  stopped by Ctrl-C or SIGTERM; what was done is recorded, the same command goes on from there
+"""
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 USER_ERRORS = (
     BrokenCheckError,
     ConfinementUnavailableError,
@@ -64,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"autograder: {error}", file=sys.stderr)
         return WRONG_USE
+    except GradingStoppedError as stopped:
+        print(f"autograder: {stopped}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("autograder: stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -77,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autograder",
         description="Grade notebooks with the verdict outside the student's process.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -88,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
     command.add_argument("--json", action="store_true", help="print the results as JSON")
     _add_running_options(command)
+    _add_gradebook_option(command)
 
     command = commands.add_parser("check", help="check your own notebook")
     command.set_defaults(run=_check)
@@ -99,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_report)
     command.add_argument("assignment")
     command.add_argument("--output", type=Path, help="default: course/reports/ASSIGNMENT")
+    _add_gradebook_option(command)
 
     command = commands.add_parser("release", help="make the student's notebooks from the sources")
     command.set_defaults(run=_release)
@@ -106,12 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--check", action="store_true", help="change nothing; fail if a notebook is out of step"
     )
+    _add_gradebook_option(command)
 
     command = commands.add_parser("sample-class", help="make submissions to try the grading on")
     command.set_defaults(run=_sample_class)
     command.add_argument("assignment")
     command.add_argument("--size", type=_positive_int, default=MIN_SIZE)
     command.add_argument("--seed", type=int, default=0)
+    _add_gradebook_option(command)
 
     command = commands.add_parser("doctor", help="say what this machine can do")
     command.set_defaults(run=_doctor)
@@ -129,6 +152,15 @@ def _add_running_options(command: argparse.ArgumentParser) -> None:
         "--unconfined",
         action="store_true",
         help="run notebooks with all your rights: only for notebooks that you trust",
+    )
+
+
+def _add_gradebook_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--db",
+        metavar="URL",
+        help="the gradebook, such as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE "
+        "(default: what nbgrader_config.py says)",
     )
 
 
@@ -155,7 +187,41 @@ def _course(options: argparse.Namespace) -> Course:
     if getattr(options, "unconfined", False):
         print("autograder: UNCONFINED: every notebook runs with all your rights", file=sys.stderr)
         judge.confined = False
+    if getattr(options, "db", None):
+        course.config.CourseDirectory.db_url = options.db
     return course
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM set `stop`; a second one interrupts at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _log_to(path: Path) -> None:
+    """Add what was stopped, and why, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logger = logging.getLogger("autograder")
+    for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _grade(options: argparse.Namespace) -> int:
@@ -164,8 +230,8 @@ def _grade(options: argparse.Namespace) -> int:
     course.notebook_names(assignment)  # a missing release is said before any progress is shown
     students = submitted_students(course, assignment, options.student)
     batch = Batch(course, assignment, students, options.force, options.workers)
-    console = Console(stderr=True)
-    with _progress(console) as progress:
+    _log_to(course.root / "course" / "logs" / f"grade_{assignment.name}.log")
+    with _stopping(batch.stop), _progress(Console(stderr=True)) as progress:
         task = progress.add_task(f"grading {assignment.name}", total=len(students))
         rows = batch.run(lambda student: progress.advance(task))
     if options.json:

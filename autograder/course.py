@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy.exc import SAWarning
+from sqlalchemy import URL, NullPool, create_engine, func, make_url, select
+from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.assignment import Assignment
 
 CONFIG_FILE = "nbgrader_config.py"
+# any number that no other program would lock in the same PostgreSQL database
+TABLES_LOCK = 7_120_926_450_331
 
 
 class CourseError(Exception):
@@ -44,12 +50,40 @@ class Course:
         return CourseDirectory(config=config or self.config)
 
     def gradebook(self) -> Gradebook:
-        """Open the gradebook; close it by using it in a `with` statement."""
+        """Open the gradebook; close it by using it in a `with` statement.
+
+        Raises
+        ------
+        CourseError
+            If it cannot be opened.
+        """
         directory = self.directory()
-        prefix = "sqlite:///"
-        if directory.db_url.startswith(prefix):
-            Path(directory.db_url.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
-        return Gradebook(directory.db_url, directory.course_id)
+        try:
+            url = make_url(directory.db_url)
+            if url.get_backend_name() == "sqlite" and url.database:
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(url):
+                return Gradebook(directory.db_url, directory.course_id)
+        except (ImportError, OSError, SQLAlchemyError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip()
+            raise CourseError(
+                f"the gradebook {self.gradebook_name} cannot be opened: {reason}; expected an "
+                "address such as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+            ) from error
+
+    @property
+    def gradebook_name(self) -> str:
+        """The gradebook's address, without a password, and relative to the course where it can."""
+        text = self.directory().db_url
+        try:
+            url = make_url(text)
+        except ArgumentError:
+            return repr(text)
+        if url.get_backend_name() == "sqlite" and url.database:
+            path = Path(url.database)
+            if path.is_relative_to(self.root):
+                return f"sqlite:///{path.relative_to(self.root)}"
+        return url.render_as_string(hide_password=True)
 
     def folder(self, step: str, student: str, assignment: str) -> Path:
         """Return the folder of a step (`submitted`, `autograded`, ...) of one submission."""
@@ -79,6 +113,25 @@ class Course:
                     f"run `autograder release {assignment.name}` first"
                 ) from None
             return sorted(notebook.name for notebook in notebooks)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(url: URL) -> Iterator[None]:
+    """Let one process at a time make the tables of a new gradebook."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        folder = os.open(Path(url.database).parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+    elif url.get_backend_name() == "postgresql":
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.connect() as connection:
+            connection.execute(select(func.pg_advisory_lock(TABLES_LOCK)))
+            yield
+    else:
+        yield
 
 
 def _let_nbgrader_find_alembic() -> None:

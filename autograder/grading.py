@@ -1,38 +1,71 @@
-"""Grades all submissions of an assignment and records them through nbgrader.
+"""Grades all submissions of an assignment and records them.
 
-A submission is taken in by nbgrader's converter, judged by a worker, and recorded by the converter.
-Whatever it does, it ends with a recorded score and an explanation, and the next one follows.
+A submission is read here, rebuilt, run and judged by a worker, and recorded here. Only a few are on
+their way at a time. Whatever a submission does, it ends with a recorded score and an explanation,
+and the next one follows.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from importlib.util import find_spec
-from multiprocessing import get_context
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from nbgrader.api import MissingEntry
+import nbformat
+from sqlalchemy.exc import DBAPIError
 
 from autograder.assignment import Assignment
 from autograder.checking.judge import BrokenCheckError
 from autograder.confinement import ConfinementUnavailableError
-from autograder.converter import SubmissionConverter
-from autograder.course import Course, CourseError
-from autograder.intake import read_file
-from autograder.summary import Row, Status, read_records, row_of
-from autograder.verdict import SubmissionVerdict
-from autograder.worker import grade_bytes, read_verdicts
+from autograder.course import CONFIG_FILE, Course, CourseError
+from autograder.environment import environment
+from autograder.executors import open_executor
+from autograder.nbgrader_plugin import JudgeSubmission
+from autograder.record import Record
+from autograder.recorder import Recorder, Result
+from autograder.skeleton import SkeletonError, prepared_skeleton
+from autograder.submission_folder import SubmissionFolder, read_folder
+from autograder.summary import Row, Status, read_records, row_of, standings
+from autograder.worker import (
+    GradedNotebook,
+    Setting,
+    Work,
+    grade_bytes,
+    grade_submission,
+    read_graded,
+)
 
 # these say that the course or the machine is not ready, and stop the whole batch
-COURSE_TROUBLE = (BrokenCheckError, ConfinementUnavailableError)
-PACKAGES = ("autograder", "lossref")
+COURSE_TROUBLE: tuple[type[Exception], ...] = (BrokenCheckError, ConfinementUnavailableError)
+FAULT = (
+    "This submission could not be graded, through a fault of the grader's. "
+    "Ask your instructor to grade it."
+)
+ON_THE_WAY_BYTES = 256 * 2**20
+RECORDED_AT_ONCE = 20
+RECORD_SECONDS = 1.0
+POLL_SECONDS = 0.2
+ATTEMPTS = 2
+# steps of nbgrader's that the worker or the recorder takes in another way
+TAKEN = ("JudgeSubmission", "RecordScores", "AssignLatePenalties", "CheckCellMetadata")
 
 Progress = Callable[[str], None]
+log = logging.getLogger("autograder.grading")
+
+
+class GradingStoppedError(Exception):
+    """Grading was stopped on request; what was graded by then is recorded."""
 
 
 def submitted_students(course: Course, assignment: Assignment, student: str = "") -> list[str]:
@@ -56,10 +89,23 @@ def submitted_students(course: Course, assignment: Assignment, student: str = ""
 
 
 @dataclass
+class Pending:
+    """A submission that is to be graded; `error` says that it could not even be read."""
+
+    student: str
+    folder: SubmissionFolder
+    work: Work
+    attempts: int = 0
+    error: Exception | None = None
+
+
+@dataclass
 class Batch:
     """The submissions of one assignment that are graded in one go.
 
-    The work goes to `executor` if there is one, else to a pool of processes on this machine.
+    The work goes to `executor` if there is one, else to a pool of processes on this machine. At
+    most `in_flight` submissions are on their way at a time. Setting `stop` ends the grading soon:
+    what is graded by then is recorded.
     """
 
     course: Course
@@ -68,140 +114,315 @@ class Batch:
     force: bool = False
     workers: int | None = None
     executor: Executor | None = None
+    in_flight: int | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, progress: Progress = lambda student: None) -> list[Row]:
-        """Grade what has changed; return a row for each student."""
-        self.names = self.course.notebook_names(self.assignment)
-        state = self._state()
-        digests = {student: self._digest(student, state) for student in self.students}
-        waiting = [name for name in self.students if self.force or not self._is_done(name, digests)]
-        rows = {}
-        for student in self.students:
-            if student not in waiting:
-                rows[student] = self._row(student, "unchanged")
-                progress(student)
-        for student, trouble in self._grade({name: digests[name] for name in waiting}):
-            rows[student] = self._row(student, "failed" if trouble else "graded", trouble)
-            progress(student)
-        return [rows[student] for student in self.students]
+        """Grade what has changed; return a row for each student.
 
-    def _row(self, student: str, status: Status, trouble: str = "") -> Row:
-        return row_of(self.course, self.assignment, student, status=status, trouble=trouble)
+        Raises
+        ------
+        GradingStoppedError
+            If `stop` was set before all was graded.
+        CourseError
+            If the course is not ready, or another run is grading in it.
+        """
+        with _alone_in(self.course), self.course.gradebook() as gradebook:
+            run = _Run(self, Recorder(self.course, self.assignment, gradebook), progress)
+            log.info("grading %d submissions of %s", len(self.students), self.assignment.name)
+            run.grade()
+            known = standings(gradebook, self.assignment.name)
+        return [
+            row_of(
+                student,
+                run.statuses[student],
+                known.get(student),
+                run.records.get(student, {}),
+                run.troubles.get(student, ""),
+            )
+            for student in self.students
+        ]
 
-    def _state(self) -> str:
-        """Return a digest of everything but the submissions that the results depend on."""
-        files = [self.course.root / "nbgrader_config.py"]
-        files += sorted(self.assignment.checks.rglob("*.py"))
-        files += sorted(self.assignment.release.parent.rglob("*.ipynb"))
-        for package in PACKAGES:
-            spec = find_spec(package)
-            for folder in (spec and spec.submodule_search_locations) or []:
-                files += sorted(Path(folder).rglob("*.py"))
-        digest = hashlib.sha256(repr(self.course.config).encode())
-        for path in files:
-            digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"-")
-        with self.course.gradebook() as gradebook:
-            digest.update(str(gradebook.find_assignment(self.assignment.name).duedate).encode())
-        return digest.hexdigest()
-
-    def _digest(self, student: str, state: str) -> str:
-        folder = self.course.folder("submitted", student, self.assignment.name)
-        digest = hashlib.sha256(state.encode())
-        for path in sorted(folder.rglob("*")):
-            digest.update(f"\0{path.relative_to(folder)}\0".encode(errors="surrogateescape"))
-            try:
-                digest.update(hashlib.sha256(read_file(path)).digest())
-            except OSError as error:
-                digest.update(type(error).__name__.encode())
-        return digest.hexdigest()
-
-    def _is_done(self, student: str, digests: dict[str, str]) -> bool:
-        try:
-            records = read_records(self.course, self.assignment, student)
-        except (OSError, ValueError):
-            return False
-        with self.course.gradebook() as gradebook:
-            try:
-                gradebook.find_submission(self.assignment.name, student)
-            except MissingEntry:
-                return False
-        done = {name: record.digest for name, record in records.items()}
-        return done == dict.fromkeys(self.names, digests[student])
-
-    def _grade(self, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
-        """Grade students; yield each with what went wrong on the grader's side, if anything."""
-        if not digests:
-            return
-        interrupted = []
-        futures: dict[Future[bytes], SubmissionConverter] = {}
-        with self._executor(len(digests)) as executor:
-            try:
-                futures.update(self._submitted(executor, digests))
-                for future in as_completed(futures):
-                    converter = futures[future]
-                    if isinstance(future.exception(), BrokenExecutor):
-                        interrupted.append(converter)
-                    else:
-                        yield converter.student, self._record(converter, future)
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
-        for converter in interrupted:
-            with self._executor(1) as executor:
-                again = executor.submit(grade_bytes, converter.work().to_bytes())
-                again.exception()
-            yield converter.student, self._record(converter, again)
-
-    def _executor(self, most: int) -> AbstractContextManager[Executor]:
+    def open_executor(self) -> AbstractContextManager[Executor]:
         """Return where the work is done."""
         if self.executor is not None:
             return nullcontext(self.executor)
-        count = min(self.workers or len(os.sched_getaffinity(0)), most)
-        return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+        count = min(self.workers or len(os.sched_getaffinity(0)), len(self.students))
+        return open_executor(self.assignment, workers=max(1, count))
 
-    def _submitted(
-        self, executor: Executor, digests: dict[str, str]
-    ) -> Iterator[tuple[Future[bytes], SubmissionConverter]]:
-        for student, digest in digests.items():
-            converter = SubmissionConverter(self.course, self.assignment, student, digest)
-            try:
-                converter.prepare(self.names)
-                yield executor.submit(grade_bytes, converter.work().to_bytes()), converter
-            except Exception as error:  # the next submission must follow whatever happens
-                yield _failed(error), converter
 
-    def _record(self, converter: SubmissionConverter, future: Future[bytes]) -> str:
-        """Record a submission; return what went wrong on the grader's side, if anything."""
+@contextlib.contextmanager
+def _alone_in(course: Course) -> Iterator[None]:
+    """Keep a second run from writing the same folders."""
+    with (course.root / CONFIG_FILE).open() as file:
         try:
-            verdicts = read_verdicts(future.result())
-            converter.record(verdicts)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CourseError(
+                f"another `autograder grade` is running in {course.root}; wait until it has ended"
+            ) from None
+        yield
+
+
+class _Run:
+    """One run of a batch: what is on its way, what is graded, and what became of each student."""
+
+    def __init__(self, batch: Batch, recorder: Recorder, progress: Progress) -> None:
+        self.batch = batch
+        self.recorder = recorder
+        self.progress = progress
+        self.names = sorted(recorder.cells)
+        self.setting = make_setting(batch.course, batch.assignment, self.names)
+        self.state = state_digest(batch.course, batch.assignment, self.setting)
+        self.ignored = batch.course.directory().ignore
+        self.statuses: dict[str, Status] = {}
+        self.records: dict[str, dict[str, Record]] = {}
+        self.troubles: dict[str, str] = {}
+        self.on_the_way: dict[Future[bytes], Pending] = {}
+        self.graded: list[Result] = []
+        self.graded_since = 0.0
+
+    def grade(self) -> None:
+        """Grade and record what has changed."""
+        self.recorder.folders.tidy(self.batch.students)
+        waiting = self._waiting()
+        with self.batch.open_executor() as executor:
+            try:
+                while self._submit(executor, waiting) or self.on_the_way:
+                    self._collect(executor)
+                    self._record_if_due()
+                    self._stop_if_asked()
+            finally:
+                for future in self.on_the_way:
+                    future.cancel()
+                self._record()
+
+    def _waiting(self) -> Iterator[Pending]:
+        """Yield the submissions whose results are missing or out of date; note the others."""
+        for student in self.batch.students:
+            pending = self._read(student)
+            records = {} if self.batch.force else self._recorded(pending)
+            if records:
+                self.statuses[student], self.records[student] = "unchanged", records
+                self.progress(student)
+            else:
+                yield pending
+
+    def _read(self, student: str) -> Pending:
+        folder, error = SubmissionFolder(), None
+        try:
+            path = self.batch.course.folder("submitted", student, self.batch.assignment.name)
+            folder = read_folder(path, self.names, self.ignored)
+        except Exception as trouble:  # the next submission must follow whatever happens
+            error = trouble
+        late = self.recorder.seconds_late(student, folder.timestamp)
+        digest = _digest_of(self.state, student, folder.digest(), late)
+        work = Work(
+            self.setting,
+            student,
+            folder.notebooks,
+            folder.problems,
+            folder.files,
+            folder.notes,
+            late,
+            "failed" if error else digest,
+        )
+        return Pending(student, folder, work, error=error)
+
+    def _recorded(self, pending: Pending) -> dict[str, Record]:
+        """Return the records of a submission if they are up to date."""
+        if pending.student not in self.recorder.submitted or pending.error:
+            return {}
+        try:
+            records = read_records(self.batch.course, self.batch.assignment, pending.student)
+        except (OSError, ValueError):
+            return {}
+        done = {name: record.digest for name, record in records.items()}
+        return records if done == dict.fromkeys(self.names, pending.work.digest) else {}
+
+    def _submit(self, executor: Executor, waiting: Iterator[Pending]) -> bool:
+        """Fill the way with submissions; return whether there was one."""
+        workers = self.batch.workers or len(os.sched_getaffinity(0))
+        most = self.batch.in_flight or 2 * workers + 2
+        submitted = False
+        while len(self.on_the_way) < most and self._bytes_on_the_way() < ON_THE_WAY_BYTES:
+            pending = next(waiting, None)
+            if pending is None:
+                break
+            self._start(executor, pending)
+            submitted = True
+            self._stop_if_asked()
+        return submitted
+
+    def _bytes_on_the_way(self) -> int:
+        return sum(pending.folder.size for pending in self.on_the_way.values())
+
+    def _start(self, executor: Executor, pending: Pending) -> None:
+        pending.attempts += 1
+        try:
+            if pending.error is not None:
+                raise pending.error
+            future = executor.submit(grade_bytes, pending.work.to_bytes())
+        except Exception as error:
+            future = Future()
+            future.set_exception(error)
+        self.on_the_way[future] = pending
+
+    def _collect(self, executor: Executor) -> None:
+        """Wait a moment for results; keep those that have come."""
+        done, _ = wait(self.on_the_way, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in done:
+            pending = self.on_the_way.pop(future)
+            broken = isinstance(future.exception(), BrokenExecutor)
+            if broken and pending.attempts < ATTEMPTS:
+                log.warning("%s: %s; it is tried again", pending.student, future.exception())
+                self._start(executor, pending)
+            else:
+                self._keep(pending, future)
+
+    def _keep(self, pending: Pending, future: Future[bytes]) -> None:
+        try:
+            notebooks = read_graded(future.result())
         except COURSE_TROUBLE:
             raise
         except Exception as error:
-            return self._record_failure(converter, error)
-        return ""
+            notebooks = self._failed(pending, error)
+        for name, notebook in notebooks.items():
+            for sentence in (notebook.record.problem, *notebook.record.incidents):
+                if sentence:
+                    log.warning("%s, %s: %s", pending.student, name, sentence)
+        if not self.graded:
+            self.graded_since = time.monotonic()
+        late = pending.work.seconds_late
+        files, timestamp = pending.folder.files, pending.folder.timestamp
+        self.graded.append(Result(pending.student, notebooks, files, timestamp, late))
 
-    def _record_failure(self, converter: SubmissionConverter, error: Exception) -> str:
-        """Record a submission that the grader itself could not deal with."""
+    def _failed(self, pending: Pending, error: Exception) -> dict[str, GradedNotebook]:
+        """Return what is recorded of a submission that the grader itself could not deal with."""
         trouble = f"The grader failed on this submission: {type(error).__name__}: {error}"
-        again = SubmissionConverter(
-            self.course, self.assignment, converter.student, digest="failed"
-        )
-        again.problem = (
-            "This submission could not be graded, through a fault of the grader's. "
-            "Ask your instructor to grade it."
-        )
+        log.error("%s: %s", pending.student, trouble)
+        self.troubles[pending.student] = trouble
+        work = Work(self.setting, pending.student, {}, notes=pending.work.notes, digest="failed")
+        return grade_submission(work, FAULT)
+
+    def _record_if_due(self) -> None:
+        waited = time.monotonic() - self.graded_since
+        if len(self.graded) >= RECORDED_AT_ONCE or (self.graded and waited > RECORD_SECONDS):
+            self._record()
+
+    def _record(self) -> None:
+        """Record what is graded."""
+        if not self.graded:
+            return
+        results, self.graded = self.graded, []
         try:
-            again.prepare(self.names)
-            verdicts: dict[str, SubmissionVerdict] = {}
-            again.record(verdicts)
-        except Exception as second:
-            return f"{trouble}; recording it failed too: {type(second).__name__}: {second}"
-        return trouble
+            self.recorder.record(results)
+        except DBAPIError as error:
+            raise CourseError(
+                f"the gradebook could not be written: {error.orig}; "
+                "the same command goes on from what is recorded"
+            ) from error
+        for result in results:
+            student = result.student
+            self.statuses[student] = "failed" if student in self.troubles else "graded"
+            self.records[student] = {name: nb.record for name, nb in result.notebooks.items()}
+            self.progress(student)
+
+    def _stop_if_asked(self) -> None:
+        if self.batch.stop.is_set():
+            self._record()
+            done, all_of_them = len(self.statuses), len(self.batch.students)
+            words = f"stopped: {done} of {all_of_them} submissions are done and recorded"
+            log.warning(words)
+            raise GradingStoppedError(f"{words}; the same command goes on from here")
 
 
-def _failed(error: Exception) -> Future[bytes]:
-    future: Future[bytes] = Future()
-    future.set_exception(error)
-    return future
+def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -> Setting:
+    """Return what is the same for all submissions of an assignment.
+
+    Raises
+    ------
+    CourseError
+        If a released notebook does not fit the gradebook.
+    """
+    judge = JudgeSubmission(config=course.config)
+    directory = course.directory()
+    try:
+        skeletons = {name: prepared_skeleton(directory, assignment.name, name) for name in names}
+    except SkeletonError as error:
+        raise CourseError(str(error)) from error
+    return Setting(
+        course.root,
+        assignment.name,
+        {
+            name: (nbformat.v4.writes(skeleton.released), nbformat.v4.writes(skeleton.corrected))
+            for name, skeleton in skeletons.items()
+        },
+        judge.class_seed,
+        judge.limits,
+        judge.confined,
+        judge.book_url,
+        _other_steps(course),
+        _plain(course.config),
+    )
+
+
+def _other_steps(course: Course) -> list[str]:
+    """Return the course's own and nbgrader's steps that come between judging and recording."""
+    steps = course.config.Autograde.get("autograde_preprocessors", [])
+    names = [step if isinstance(step, str) else _name(step) for step in steps]
+    return [name for name in names if name.rpartition(".")[2] not in TAKEN]
+
+
+def _name(item: Any) -> str:
+    return f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', type(item).__name__)}"
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return the settings as JSON can hold them."""
+    plain: dict[str, Any] = json.loads(json.dumps(config, sort_keys=True, default=_name))
+    return plain
+
+
+def state_digest(course: Course, assignment: Assignment, setting: Setting) -> str:
+    """Return a digest of everything but the submissions that the results depend on.
+
+    That is the released notebook and the gradebook's own copy of it, the files of the assignment's
+    hidden checks and the fixtures they share, the settings, the class's secret, `lossref`, the
+    autograder, Python and the packages that matter; and which gradebook the results are in.
+    """
+    config = {**setting.config}
+    config["CourseDirectory"] = {
+        key: value
+        for key, value in config.get("CourseDirectory", {}).items()
+        if key not in ("root", "db_url")
+    }
+    known = [
+        setting.assignment,
+        setting.skeletons,
+        config,
+        hashlib.sha256(setting.class_seed.encode()).hexdigest(),
+        vars(setting.limits),
+        setting.confined,
+        environment(),
+        course.gradebook_name,
+    ]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for path in _check_files(assignment):
+        digest.update(f"\0{path.relative_to(assignment.root)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _check_files(assignment: Assignment) -> list[Path]:
+    """Return the files of an assignment's checks, and the fixtures of the folders above."""
+    own = [path for path in assignment.checks.rglob("*") if "__pycache__" not in path.parts]
+    above = [assignment.checks, *assignment.checks.parents]
+    shared = [
+        folder / "conftest.py" for folder in above if assignment.root in (folder, *folder.parents)
+    ]
+    return sorted({path for path in (*own, *shared) if path.is_file()})
+
+
+def _digest_of(state: str, *parts: object) -> str:
+    return hashlib.sha256(repr((state, *parts)).encode()).hexdigest()

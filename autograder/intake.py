@@ -75,7 +75,7 @@ def read_submission(path: Path) -> Submission:
     try:
         data = read_file(path)
     except OSError as error:
-        return Submission(problem=_why_unreadable(path, error))
+        return Submission(problem=why_unreadable(path, error))
     return parse_submission(data)
 
 
@@ -91,7 +91,8 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         return file.read(limit)
 
 
-def _why_unreadable(path: Path, error: OSError) -> str:
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Return a sentence that tells a student why their notebook could not be read."""
     if path.is_symlink():
         return "The notebook is a symbolic link, which is not followed. Hand in the file itself."
     if not path.exists():

@@ -31,26 +31,18 @@ from pygments.formatters import HtmlFormatter
 from traitlets import Bool, Float, Instance, Unicode
 from traitlets.config import Config
 
-from autograder.assignment import Assignment, hidden_assignment
+from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
 from autograder.engine import Limits, grade_notebook
 from autograder.intake import Submission, read_submission
-from autograder.outputs import (
-    clamped_outputs,
-    judged_outputs,
-    not_run_output,
-    tidied,
-    verdict_text,
-)
-from autograder.rebuild import is_judged, rebuild
+from autograder.judged_notebook import explanations, write_verdict
+from autograder.rebuild import rebuild
 from autograder.record import Record, points_text
 from autograder.safe_html import text_to_html
 from autograder.skeleton import load_skeleton
-from autograder.verdict import CellVerdict, SubmissionVerdict
+from autograder.verdict import SubmissionVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOT_READ = "The submission could not be read, so nothing was checked."
-NO_VERDICT = "The checks of this cell gave no result."
 LIGHT_CODE_STYLE = "default"
 DARK_CODE_STYLE = "github-dark"
 
@@ -172,38 +164,6 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
         return notebook, resources
 
 
-def write_verdict(
-    notebook: NotebookNode,
-    assignment: Assignment | None,
-    verdict: SubmissionVerdict,
-    record: Record,
-    *,
-    book_url: str = "",
-) -> None:
-    """Write outputs and record of a verdict into a notebook."""
-    record.incidents = list(verdict.incidents)
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code":
-            continue
-        shown = verdict.outputs.get(index, [])
-        if not is_judged(cell):
-            cell.outputs = tidied(shown)
-            continue
-        grade_id, max_score = cell.metadata.nbgrader.grade_id, float(cell.metadata.nbgrader.points)
-        if assignment is not None and assignment.check_file(grade_id):
-            judged = verdict.cells.get(grade_id) or CellVerdict(
-                grade_id, (), note=NOT_READ if record.problem else NO_VERDICT
-            )
-            record.cells[grade_id] = judged
-            cell.outputs = judged_outputs(judged, max_score, shown, book_url=book_url)
-        elif index in verdict.stopped or index not in verdict.outputs:
-            reason = verdict.stopped.get(index, NOT_READ)
-            cell.outputs = [*tidied(shown), not_run_output(reason)]
-        else:
-            cell.outputs = clamped_outputs(tidied(shown), max_score)
-    record.write_to(notebook)
-
-
 class RecordScores(SaveAutoGrades):  # type: ignore[misc]
     """Records scores as nbgrader does, with explanations as the answers' comments."""
 
@@ -245,22 +205,6 @@ class RecordScores(SaveAutoGrades):  # type: ignore[misc]
         parts = [part for part in (comment.auto_comment, explanation) if part]
         comment.auto_comment = " ".join(parts) or None
         self.gradebook.db.commit()
-
-
-def explanations(notebook: NotebookNode, record: Record) -> dict[str, str]:
-    """Return a comment for each answer: what became of its checks.
-
-    What holds for the whole submission goes to the first answer.
-    """
-    texts: dict[str, list[str]] = {}
-    answer = ""
-    for cell in notebook.cells:
-        if utils.is_solution(cell) or utils.is_task(cell):
-            answer = cell.metadata.nbgrader.grade_id
-            texts[answer] = [] if texts else list(record.sentences)
-        elif is_judged(cell) and answer and cell.metadata.nbgrader.grade_id in record.cells:
-            texts[answer].append(verdict_text(record.cells[cell.metadata.nbgrader.grade_id]))
-    return {name: " ".join(sentences) for name, sentences in texts.items()}
 
 
 class FeedbackExporter(HTMLExporter):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,10 +46,11 @@ class Record:
         notebook.metadata[METADATA_KEY] = NotebookNode(asdict(self))
 
     @classmethod
-    def read_from(cls, notebook: NotebookNode) -> Record:
+    def read_from(cls, notebook: Mapping[str, Any]) -> Record:
         """Return the record that a notebook keeps, or an empty one; cells in their order there."""
-        record = cls.from_dict(notebook.metadata.get(METADATA_KEY, {}))
-        names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells]
+        record = cls.from_dict(notebook["metadata"].get(METADATA_KEY, {}))
+        cells = notebook["cells"]
+        names = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells]
         record.cells = {name: record.cells[name] for name in names if name in record.cells}
         return record
 

@@ -17,7 +17,7 @@ from autograder.feedback import feedback_pages
 from autograder.outputs import OUTCOME_WORDS
 from autograder.record import number, points_text
 from autograder.safe_html import text_to_html
-from autograder.summary import Row, row_of
+from autograder.summary import Row, read_records, row_of, standings
 from autograder.verdict import CheckResult
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,7 +74,12 @@ def class_rows(course: Course, assignment: Assignment) -> list[Row]:
             f"nothing is graded yet: there is no folder {place}; "
             f"run `autograder grade {assignment.name}` first"
         )
-    return [row_of(course, assignment, student, status="graded") for student in students]
+    with course.gradebook() as gradebook:
+        known = standings(gradebook, assignment.name)
+    return [
+        row_of(student, "graded", known.get(student), read_records(course, assignment, student))
+        for student in students
+    ]
 
 
 def write_report(course: Course, assignment: Assignment, folder: Path) -> list[Path]:

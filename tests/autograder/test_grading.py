@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from datetime import datetime
 from multiprocessing import get_context
 
@@ -16,6 +17,7 @@ from autograder.course import Course, CourseError
 from autograder.grading import Batch, submitted_students
 from autograder.sample_class import make_sample_class
 from autograder.summary import read_records
+from autograder.worker import Work
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
@@ -237,18 +239,16 @@ def test_a_manual_grade_survives_grading_again(toy_course, hand_in):
 def test_a_submission_that_the_grader_fails_on_is_recorded_and_the_next_follows(
     toy_course, hand_in, monkeypatch
 ):
-    from autograder.converter import SubmissionConverter
-
     hand_in("ada")
     hand_in("bob")
-    works = SubmissionConverter.work
+    to_bytes = Work.to_bytes
 
-    def work(self):
+    def failing(self):
         if self.student == "ada":
             raise ZeroDivisionError("a fault of the grader's")
-        return works(self)
+        return to_bytes(self)
 
-    monkeypatch.setattr(SubmissionConverter, "work", work)
+    monkeypatch.setattr(Work, "to_bytes", failing)
     rows = grade(toy_course)
     assert rows["bob"].score == 6
     assert rows["ada"].status == "failed"
@@ -259,24 +259,38 @@ def test_a_submission_that_the_grader_fails_on_is_recorded_and_the_next_follows(
     assert grade(toy_course)["ada"].score == 6
 
 
-def test_a_worker_that_dies_costs_nobody_anything(toy_course, hand_in, monkeypatch):
+class Dying(Executor):
+    """Fails requests as if their process had ended, `times` times for each."""
+
+    def __init__(self, times):
+        self.times = times
+        self.seen = Counter()
+
+    def submit(self, function, request):
+        student = Work.from_bytes(request).student
+        self.seen[student] += 1
+        if self.seen[student] <= self.times:
+            future = Future()
+            future.set_exception(BrokenExecutor("the process ended"))
+            return future
+        return pool[0].submit(function, request)
+
+
+def test_a_worker_that_dies_costs_nobody_anything(toy_course, hand_in):
     hand_in("ada")
     hand_in("bob")
-    executors = []
-
-    def executor(self, most, make=Batch._executor):
-        executors.append(make(self, most))
-        if len(executors) == 1:
-            executors[0].submit(os._exit, 1)
-        return executors[-1]
-
-    monkeypatch.setattr(Batch, "_executor", executor)
-    rows = grade(toy_course, executor=None, workers=1)
+    rows = grade(toy_course, executor=Dying(1))
     assert {name: (row.score, row.trouble) for name, row in rows.items()} == {
         "ada": (6, ""),
         "bob": (6, ""),
     }
-    assert len(executors) > 1
+
+
+def test_a_submission_that_ends_every_worker_is_recorded_as_failed(toy_course, hand_in):
+    hand_in("ada")
+    row = grade(toy_course, executor=Dying(5))["ada"]
+    assert (row.status, row.score) == ("failed", 0)
+    assert "BrokenExecutor: the process ended" in row.trouble
 
 
 def test_broken_checks_stop_the_batch_and_are_named(toy_course, hand_in):
