@@ -210,6 +210,15 @@ def check_values(name: str, valid: Tensor, values: Tensor, expected: str) -> Non
         raise ValueError(f"{name} must be {expected}, but holds {values[~valid][0].item()!r}")
 
 
+def all_within(values: Tensor, low: float, high: float) -> bool:
+    """Whether every entry is in [low, high]: one pass, which settles the usual case; no NaN is."""
+    plain = visible(values)
+    if plain.numel() == 0:
+        return True
+    least, greatest = plain.aminmax()
+    return bool((least >= low) & (greatest <= high))
+
+
 def check_interval(
     name: str,
     values: Tensor,
@@ -220,12 +229,8 @@ def check_interval(
     only_ends: bool = False,
 ) -> None:
     """Require every entry that the mask keeps in [low, high], or at one of the two."""
-    plain = visible(values)
-    if plain.numel() and not only_ends:
-        # One pass settles the usual case; NaN makes both comparisons false.
-        least, greatest = plain.aminmax()
-        if bool((least >= low) & (greatest <= high)):
-            return
+    if not only_ends and all_within(values, low, high):
+        return
     if only_ends:
         valid = (values == low) | (values == high)
         expected = f"{low:g} or {high:g}"

@@ -11,11 +11,19 @@ from lossref._arrays import (
     check_interval,
     check_range,
     check_shape,
+    exp_,
     match_dtype,
     takes_arrays,
     widen,
 )
-from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
+from lossref._elementwise import (
+    Formula,
+    at_least_0,
+    elementwise,
+    elementwise_loss,
+    keep_finite,
+    times,
+)
 from lossref._numerics import decay, sigmoid_slope, stable_sigmoid, stable_softplus
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
 
@@ -107,28 +115,39 @@ def binary_cross_entropy_with_logits(
         reduction=reduction,
         denominator=denominator,
         nan_if_empty=nan_if_empty,
+        at_once=_bce_at_once if pos_weight is None else None,
     )
 
 
 def _bce(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
-    if positive is None:
-        # (1 - t) max(x, 0) + t max(-x, 0) in one product, 0 where an infinite x is right. In place,
-        # since this is the most used of losses and new memory costs more than arithmetic.
-        linear = (x > 0.0).to(x.dtype).sub_(t).mul_(x).nan_to_num_(0.0, torch.inf, -torch.inf)
-        return decay(x).log1p_().add_(linear)
-    return times(1.0 - t, stable_softplus(x)) + positive * times(t, stable_softplus(-x))
+    if positive is not None:
+        return times(1.0 - t, stable_softplus(x)) + positive * times(t, stable_softplus(-x))
+    return decay(x).log1p_().add_(_linear(at_least_0(x).sub_(t), x))
+
+
+def _linear(ahead: Tensor, x: Tensor) -> Tensor:
+    """(1 - t) max(x, 0) + t max(-x, 0) by [x >= 0] - t: 0 where an infinite x is right."""
+    return (ahead * x).nan_to_num_(0.0, torch.inf, -torch.inf)
 
 
 def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     if positive is not None:
         return (1.0 - t) * stable_sigmoid(x) - positive * t * stable_sigmoid(-x)
-    # (1 - t) σ(x) - t σ(-x) over the common denominator 1 + e^-|x|; no term is a rounded 1 - p.
-    z = decay(x)
-    above = (x >= 0.0).to(x.dtype)
+    return _bce_slope_of_decay(decay(x), at_least_0(x), t)
+
+
+def _bce_slope_of_decay(z: Tensor, above: Tensor, t: Tensor) -> Tensor:
+    """(1 - t) σ(x) - t σ(-x) by q = σ(-|x|) = z / (1 + z), so no term is a rounded 1 - p."""
+    q = z / (1.0 + z)
     if torch.is_grad_enabled():
-        return ((above - t) + (1.0 - above - t) * z) / (1.0 + z)
-    other = (1.0 - above).sub_(t)
-    return above.sub_(t).addcmul_(other, z).div_(z.add_(1.0))
+        return (above - t) + (1.0 - 2.0 * above) * q
+    return (above - t).addcmul_(1.0 - 2.0 * above, q)
+
+
+def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    z, above = exp_(x.abs().neg_(), dtype), at_least_0(x)
+    total = z.log1p().sum() + _linear(above - t, x).sum()
+    return total, _bce_slope_of_decay(z, above, t)
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:

@@ -8,11 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import TypedFunction, check_shape, wide_dtype
-from lossref._reduction import broadcast, check_mask, check_reduction, finish
-from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
+from lossref._arrays import TypedFunction, check_shape, visible, wide_dtype
+from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
+from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE, foreseen
 
 Formula = Callable[..., Tensor]
+
+AtOnce = Callable[..., tuple[Tensor, Tensor]]
+"""From the dtype of the result and the inputs one format up: the losses' sum, and each slope.
+
+It is called without gradients recorded, must not change its inputs, and shares what value and
+slope have in common.
+"""
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:
@@ -25,12 +32,34 @@ def keep_finite(x: Tensor) -> Tensor:
     return x.clamp(max=torch.finfo(x.dtype).max)
 
 
+def ratio_or_1(a: Tensor, b: Tensor, zero: Tensor) -> Tensor:
+    """Divide a by b, with the limit 1 where `zero` is 0, also where a and b are 0 there.
+
+    Whoever multiplies by it must bring any NaN of the inputs, which may become 1 here.
+    """
+    if not torch.is_grad_enabled():
+        return (a / b).nan_to_num_(1.0)
+    at = zero == 0.0
+    return torch.where(at, 1.0, a / torch.where(at, 1.0, b))
+
+
+def at_least_0(x: Tensor) -> Tensor:
+    """1 where x >= 0, else 0, in the dtype of x."""
+    if visible(x) is not x:
+        return (x >= 0.0).to(x.dtype)
+    # In place it is vectorized, which a comparison to booleans is not; vmap does not know it.
+    return x.detach().clone().ge_(0.0)
+
+
+def _chunk(x: Tensor) -> int:
+    """Half a chunk of rows, since an elementwise formula holds several temporaries at once."""
+    return CHUNK_ELEMENTS.get(x.device.type, CHUNK_ELEMENTS_ELSEWHERE) // 2
+
+
 def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) -> Tensor:
     """Apply an elementwise formula one format up, by chunks that stay in the cache."""
-    first = inputs[0]
+    first, step = inputs[0], _chunk(inputs[0])
     wide = wide_dtype(first.dtype)
-    # Half a chunk, since an elementwise formula holds several temporaries at once.
-    step = CHUNK_ELEMENTS.get(first.device.type, CHUNK_ELEMENTS_ELSEWHERE) // 2
     if first.numel() <= step:
         return formula(*(x.to(wide) for x in inputs)).to(dtype)
     flat = [_flat(x) for x in inputs]
@@ -39,6 +68,23 @@ def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) ->
         part = [x[start : start + step].to(wide) for x in flat]
         result[start : start + step] = formula(*part)
     return result.view(first.shape)
+
+
+def total_and_gradient(
+    at_once: AtOnce, expected: float, inputs: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The sum of the losses one format up, and the slopes times a factor, rounded once."""
+    first, step = inputs[0], _chunk(inputs[0])
+    wide = wide_dtype(first.dtype)
+    flat = [_flat(x) for x in inputs]
+    total = first.new_zeros((), dtype=wide)
+    gradient = torch.empty(first.numel(), dtype=first.dtype, device=first.device)
+    for start in range(0, first.numel(), step):
+        part = [x[start : start + step].to(wide) for x in flat]
+        losses, slope = at_once(first.dtype, *part)
+        total += losses
+        gradient[start : start + step] = slope if expected == 1.0 else slope * expected
+    return total, gradient.view(first.shape)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -67,18 +113,49 @@ class Elementwise(TypedFunction):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
         gradients: list[Tensor | None] = [None, None]
-        for position, (slope, x) in enumerate(zip(ctx.slopes, inputs, strict=True)):
-            if slope is None or not ctx.needs_input_grad[position + 2]:
-                gradients.append(None)
-            elif torch.is_grad_enabled():
-                # The gradient of the gradient: plain operations, which autograd records.
-                wide = [value.to(g.dtype) for value in inputs]
-                gradients.append((g * slope(*wide)).to(x.dtype))
-            else:
-                gradients.append(in_chunks(_scaled(slope), x.dtype, [*inputs, g]))
+        for position, slope in enumerate(ctx.slopes):
+            wanted = slope is not None and ctx.needs_input_grad[position + 2]
+            gradients.append(pullback(slope, position, ctx.saved_tensors, g) if wanted else None)
         return tuple(gradients)
+
+
+class ElementwiseTotal(TypedFunction):
+    """The sum of an elementwise loss one format up, with the gradient to its first input.
+
+    It keeps the gradient, one tensor of the input's size, for the one factor that it expects, and
+    computes it anew for every other one, so that each is rounded once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, at_once: AtOnce, slope: Formula, expected: float, *inputs: Tensor
+    ) -> Tensor:
+        total, gradient = total_and_gradient(at_once, expected, inputs)
+        ctx.slope, ctx.expected = slope, expected
+        ctx.save_for_backward(gradient, *inputs)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, *inputs = ctx.saved_tensors
+        factor = None
+        if not torch.is_grad_enabled():
+            factor = foreseen(g, g.new_tensor(ctx.expected), gradient.dtype)
+        if factor is None:
+            gradient = pullback(ctx.slope, 0, inputs, g.expand(gradient.shape))
+        elif factor < 1.0:
+            gradient = gradient * factor
+        return None, None, None, gradient, *[None] * (len(inputs) - 1)
+
+
+def pullback(slope: Formula, position: int, inputs: Sequence[Tensor], g: Tensor) -> Tensor:
+    """The gradient to one input: its slope times g, rounded once."""
+    dtype = inputs[position].dtype
+    if torch.is_grad_enabled():
+        # The gradient of the gradient: plain operations, which autograd records.
+        return (g * slope(*(value.to(g.dtype) for value in inputs))).to(dtype)
+    return in_chunks(_scaled(slope), dtype, [*inputs, g])
 
 
 def _scaled(slope: Formula) -> Formula:
@@ -103,11 +180,13 @@ def elementwise_loss(
     divide_by_weight: bool = False,
     denominator: Any = None,
     nan_if_empty: bool = False,
+    at_once: AtOnce | None = None,
 ) -> Tensor:
     """Check, compute and reduce an elementwise loss whose inputs all have one shape.
 
     Inputs under the mask are replaced before the formula: a zero gradient times the derivative
-    at NaN would be NaN.
+    at NaN would be NaN. `at_once` is a faster way to the sum and the slopes, for a loss that has
+    one.
     """
     check_reduction(reduction, denominator)
     (first_name, first), *others = inputs.items()
@@ -117,6 +196,13 @@ def elementwise_loss(
     if mask is not None:
         mask = broadcast("mask", check_mask(mask), first)
         tensors = [torch.where(mask, tensor, 1.0) for tensor in tensors]
+    elif weight is None and reduction != "none" and _one_gradient(tensors):
+        both = at_once or _one_after_the_other(value, slopes[0])
+        count = first.numel() if denominator is None else denominator
+        expected = 1.0 if reduction == "sum" or count == 0 else 1.0 / float(count)
+        total: Tensor = ElementwiseTotal.apply(both, slopes[0], expected, *tensors)
+        total = total if reduction == "sum" else divide(total, count, nan_if_empty)
+        return total.to(first.dtype)
     losses = elementwise(value, slopes, *tensors)
     if mask is not None:
         losses = torch.where(mask, losses, 0.0)
@@ -132,3 +218,18 @@ def elementwise_loss(
         denominator=denominator,
         nan_if_empty=nan_if_empty,
     )
+
+
+def _one_gradient(tensors: Sequence[Tensor]) -> bool:
+    """Whether a gradient is wanted to the first alone, without the transforms of torch.func."""
+    first, *others = tensors
+    wanted = torch.is_grad_enabled() and first.requires_grad and first.numel() > 0
+    plain = all(visible(tensor) is tensor for tensor in tensors)
+    return wanted and plain and not any(tensor.requires_grad for tensor in others)
+
+
+def _one_after_the_other(value: Formula, slope: Formula | None) -> AtOnce:
+    """Sum and slopes of a loss whose two formulas have nothing to share."""
+    if slope is None:
+        raise ValueError("the first input of an elementwise loss has a slope")
+    return lambda _, *inputs: (value(*inputs).sum(), slope(*inputs))

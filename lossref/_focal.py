@@ -14,13 +14,22 @@ from lossref._arrays import (
     check_interval,
     check_range,
     check_shape,
+    exp_,
     match_dtype,
     takes_arrays,
     visible,
     wide_dtype,
 )
 from lossref._classification import class_blocks, class_rows, index_targets
-from lossref._elementwise import Formula, elementwise, elementwise_loss, keep_finite, times
+from lossref._elementwise import (
+    AtOnce,
+    Formula,
+    at_least_0,
+    elementwise,
+    elementwise_loss,
+    keep_finite,
+    ratio_or_1,
+)
 from lossref._numerics import decay
 from lossref._reduction import check_reduction, expected_gradient, finish
 from lossref._rows import IndexCrossEntropy, index_cross_entropy
@@ -107,7 +116,7 @@ def sigmoid_focal_loss(
         check_range("alpha", alpha, 0.0, 1.0)
     target = match_dtype("target", target, logits)
     check_interval("target", target, 0.0, 1.0, mask)
-    value, slope = _sigmoid_focal(alpha, float(gamma))
+    value, slope, at_once = _sigmoid_focal(alpha, float(gamma))
     return elementwise_loss(
         value,
         (slope, None),
@@ -117,42 +126,50 @@ def sigmoid_focal_loss(
         reduction=reduction,
         denominator=denominator,
         nan_if_empty=nan_if_empty,
+        at_once=at_once,
     )
 
 
-def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula]:
+def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula, AtOnce]:
     """The formulas of the focal loss, by z = e^-|x| and by how far t is from the sign of x.
 
     With u = |[x >= 0] - t| the mistake's probability is 1 - p_t = (u + (1 - u) z) / (1 + z), and
     the cross-entropy u |x| + log(1 + z): sums of terms that are never negative.
     """
 
-    def balanced(result: Tensor, t: Tensor) -> Tensor:
-        return result if alpha is None else result * (t * alpha + (1.0 - t) * (1.0 - alpha))
-
-    def parts(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        z = decay(x)
-        above = (x >= 0.0).to(x.dtype)
+    def parts(z: Tensor, above: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """How far t is off, the two factors of the loss, and what 1 + z divides."""
         u = (above - t).abs()
         mixed = u + (1.0 - u) * z
-        size = torch.where(x >= 0.0, x, -x)
-        loss = torch.log1p(z) + (u * size).nan_to_num(0.0, torch.inf)
-        return z, above, u, mixed, loss
+        power = (mixed / (1.0 + z)).pow(gamma)
+        if alpha is not None:
+            power = power * torch.lerp(t.new_tensor(1.0 - alpha), t.new_tensor(alpha), t)
+        size = (2.0 * above - 1.0) * x
+        return u, power, torch.log1p(z) + (u * size).nan_to_num(0.0, torch.inf), mixed
 
-    def value(x: Tensor, t: Tensor) -> Tensor:
-        z, _, _, mixed, loss = parts(x, t)
-        return balanced(times((mixed / (1.0 + z)).pow(gamma), loss), t)
-
-    def slope(x: Tensor, t: Tensor) -> Tensor:
-        z, above, u, mixed, loss = parts(x, t)
-        r = 1.0 / (1.0 + z)
+    def slope_of(z: Tensor, above: Tensor, t: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        u, power, loss, mixed = parts
         # p (1 - p) / (1 - p_t); z cancels where u is 0, also where both have become 0.
-        ratio = torch.where(u == 0.0, 1.0, z / torch.where(u == 0.0, 1.0, mixed))
+        ratio = ratio_or_1(z, mixed, u)
         own = (above - t) + (1.0 - above - t) * z
         focus = gamma * (1.0 - 2.0 * t) * ratio * keep_finite(loss)
-        return balanced((mixed * r).pow(gamma) * r * (focus + own), t)
+        return power * (focus + own) / (1.0 + z)
 
-    return value, slope
+    def value(x: Tensor, t: Tensor) -> Tensor:
+        _, power, loss, _ = parts(decay(x), at_least_0(x), x, t)
+        # Where the power is 0 so is the loss: no 0 meets an infinity.
+        return power * loss
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        z, above = decay(x), at_least_0(x)
+        return slope_of(z, above, t, parts(z, above, x, t))
+
+    def at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        z, above = exp_(x.abs().neg_(), dtype), at_least_0(x)
+        each = parts(z, above, x, t)
+        return torch.dot(each[1], each[2]), slope_of(z, above, t, each)
+
+    return value, slope, at_once
 
 
 @takes_arrays
@@ -247,13 +264,14 @@ def _focal_of_surprise(gamma: float) -> tuple[Formula, Formula]:
     """The focal loss as a function of l = -log p_y, since 1 - p_y = -expm1(-l) keeps its digits."""
 
     def value(loss: Tensor) -> Tensor:
-        return times((-torch.expm1(-loss)).pow(gamma), loss)
+        # Both factors are 0 together, and an infinite loss has the other 1.
+        return (-torch.expm1(-loss)).pow(gamma) * loss
 
     def slope(loss: Tensor) -> Tensor:
         q = -torch.expm1(-loss)
         # l / (1 - p) tends to 1 with l; p l tends to 0 where l is infinite.
-        ratio = torch.where(loss == 0.0, 1.0, loss / torch.where(loss == 0.0, 1.0, q))
-        return q.pow(gamma) * (1.0 + gamma * torch.exp(-loss) * keep_finite(ratio))
+        ratio = keep_finite(ratio_or_1(loss, q, loss))
+        return q.pow(gamma) * (1.0 + gamma * torch.exp(-loss) * ratio)
 
     return value, slope
 

@@ -24,18 +24,20 @@ def test_value_and_gradient_hold_their_bounds(case, dtype, place, generator):
     got, gradient = value_and_gradient(
         case.loss, x.to(place), t.to(place), reduction="none", **options
     )
+    # Sums and means take another way to the gradient.
+    _, of_sum = value_and_gradient(case.loss, x.to(place), t.to(place), reduction="sum", **options)
     pairs = list(zip(exact(x), exact(t), strict=True))
-    for result, formula, scale, bound in (
-        (got, case.value, case.scale, case.bounds[0]),
-        (gradient, case.slope, case.slope_scale, case.bounds[1]),
+    for results, formula, scale, bound in (
+        ((got,), case.value, case.scale, case.bounds[0]),
+        ((gradient, of_sum), case.slope, case.slope_scale, case.bounds[1]),
     ):
         expected = [formula(*pair) for pair in pairs]
         floor = scale and [scale(*pair) for pair in pairs]
-        if dtype == torch.float64:
-            assert worst(result, expected, floor=floor) <= bound
-        else:
+        if dtype != torch.float64:
+            bound = 1
             floor = floor and one_format_up(floor, dtype)
-            assert worst(result, expected, floor=floor) <= 1
+        for result in results:
+            assert worst(result, expected, floor=floor) <= bound
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
@@ -141,13 +143,44 @@ def test_transforms_of_torch_func(case, generator):
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_gradient_kept_from_the_forward_pass_is_scaled_without_loss(case, dtype, generator):
+    x, t = inputs_of(case, dtype, generator)
+    options = arrange(case, dtype)
+    x.requires_grad_()
+    each = case.loss(x, t, reduction="none", **options)
+    for reduction, scale in (("sum", 1.0), ("mean", 1 / 64)):
+        of_mean = {"denominator": 64} if reduction == "mean" else {}
+        whole = case.loss(x, t, reduction=reduction, **of_mean, **options)
+
+        def gradient(factor, whole=whole):
+            return torch.autograd.grad(whole * factor, x, retain_graph=True)[0]
+
+        for factor in (3.0, -1.0, 2.0**14):
+            (anew,) = torch.autograd.grad(
+                each, x, torch.full_like(each, factor * scale), retain_graph=True
+            )
+            assert torch.equal(gradient(factor).nan_to_num(), anew.nan_to_num())
+        limits = torch.finfo(dtype)
+        torch.testing.assert_close(
+            gradient(0.25),
+            gradient(1.0) * 0.25,
+            rtol=0,
+            atol=limits.tiny * limits.eps,
+            equal_nan=True,
+        )
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_chunks_change_no_bit_and_inputs_stay(case, generator, monkeypatch):
     x, t = inputs_of(case, torch.float32, generator)
     copies = x.clone(), t.clone()
     options = arrange(case, torch.float32)
     whole = value_and_gradient(case.loss, x, t, reduction="none", **options)
+    whole += value_and_gradient(case.loss, x, t, reduction="sum", **options)
     monkeypatch.setitem(lossref._rows.CHUNK_ELEMENTS, "cpu", 28)
     chunked = value_and_gradient(case.loss, x, t, reduction="none", **options)
+    chunked += value_and_gradient(case.loss, x, t, reduction="sum", **options)
     for a, b in zip(whole, chunked, strict=True):
         torch.testing.assert_close(a, b, rtol=1.2e-7, atol=0, equal_nan=True)
     assert torch.equal(x, copies[0])
