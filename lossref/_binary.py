@@ -173,7 +173,7 @@ def binary_cross_entropy(
         \ell = -w\,[\,t \log p + (1 - t) \log(1 - p)\,]
 
     with :math:`0 \log 0 = 0`. Where there are logits,
-    :func:`binary_cross_entropy_with_logits` keeps what a probability near 1 has lost.
+    :func:`~lossref.binary_cross_entropy_with_logits` keeps what a probability near 1 has lost.
 
     Parameters
     ----------

@@ -342,7 +342,7 @@ def kl_div(
         where :math:`t_k = p_k`, so the bound is absolute: 3 ULP of the larger of
         :math:`|t_k \log t_k|` and :math:`|t_k \log p_k|`, one format up for the narrow formats,
         and then one rounding. For nearly equal distributions given by logits,
-        :func:`distillation_loss` keeps relative accuracy.
+        :func:`~lossref.distillation_loss` keeps relative accuracy.
 
     Raises
     ------
@@ -677,8 +677,8 @@ def z_loss(
     -------
     array
         A scalar, or for ``"none"`` the shape of ``logits`` without the class axis; its dtype.
-        Twice the relative error of :func:`logsumexp`: 1 ULP in float16, bfloat16 and float32
-        and 6 in float64, except near the zero of the log-sum-exp, as stated there.
+        Twice the relative error of :func:`~lossref.logsumexp`: 1 ULP in float16, bfloat16 and
+        float32 and 6 in float64, except near the zero of the log-sum-exp, as stated there.
 
     Raises
     ------

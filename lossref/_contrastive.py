@@ -134,7 +134,7 @@ def nt_xent_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(2N,)``, the first view first; the dtype of ``x1``.
-        As exact as :func:`info_nce_loss`.
+        As exact as :func:`~lossref.info_nce_loss`.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def sup_con_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``, with 0 for anchors without a positive, which
-        are left out; the dtype of ``embeddings``. As exact as :func:`info_nce_loss`.
+        are left out; the dtype of ``embeddings``. As exact as :func:`~lossref.info_nce_loss`.
 
     Raises
     ------
@@ -306,7 +306,7 @@ def clip_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``image``. As exact as
-        :func:`info_nce_loss` with :math:`\tau = 1/s`.
+        :func:`~lossref.info_nce_loss` with :math:`\tau = 1/s`.
 
     Raises
     ------

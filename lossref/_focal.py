@@ -316,7 +316,7 @@ def ohem_cross_entropy(
     -------
     array
         A scalar, or for ``"none"`` the shape of ``target``; the dtype of ``logits``. As exact as
-        :func:`cross_entropy`; examples that are not kept get no gradient.
+        :func:`~lossref.cross_entropy`; examples that are not kept get no gradient.
 
     Raises
     ------

@@ -133,7 +133,7 @@ def gradnorm_weights(
         w_i \leftarrow T\, \frac{w_i'}{\sum_j w_j'}
 
     the gradient step on :math:`\sum_i |w_i \lVert \nabla L_i \rVert - \hat G_i|` with the targets
-    :math:`\hat G` of :func:`gradnorm_targets` held constant, and the renormalization to T.
+    :math:`\hat G` of :func:`~lossref.gradnorm_targets` held constant, and the renormalization to T.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     Parameters
     ----------
     x : array, floating
-        Logits, which may be infinite as for :func:`softmax`.
+        Logits, which may be infinite as for :func:`~lossref.softmax`.
     axis : int
         The axis along which the probabilities add to 1.
 
