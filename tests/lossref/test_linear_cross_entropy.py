@@ -1,13 +1,10 @@
-"""Cross-entropy of a linear layer by chunks, and of classes spread over processes."""
+"""Cross-entropy of a linear layer by chunks of rows."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp_torch
 import torch.nn.functional as F
 from loss_checks import refused
 
@@ -196,63 +193,3 @@ def test_bad_input_is_named():
     )
     refused(ValueError, r"z_loss must be", loss, h, w, y, z_loss=-1.0)
     refused(TypeError, r"weight must have the dtype of hidden", loss, h, w.double(), y)
-    message = r"needs torch.distributed.init_process_group first"
-    refused(RuntimeError, message, lossref.vocab_parallel_cross_entropy, h, y)
-
-
-VOCABULARY = 23
-
-
-def whole_problem(dtype):
-    generator = torch.Generator().manual_seed(5)
-    logits = (torch.randn(9, VOCABULARY, generator=generator, dtype=torch.float64) * 8).to(dtype)
-    target = torch.randint(VOCABULARY, (9,), generator=generator)
-    target[2] = -100
-    logits[4, 6] = 60.0
-    target[4] = 6
-    logits[5, 9:14] = -torch.inf
-    target[5] = 1
-    logits[2, 3] = torch.nan
-    return logits, target
-
-
-def run_slice(rank, world, sizes, address):
-    """Compare one process's slice with the loss of all the logits."""
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
-    start, stop = sum(sizes[:rank]), sum(sizes[: rank + 1])
-    dtypes = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-    for dtype, smoothing, reduction in itertools.product(
-        dtypes, (0.0, 0.1), ("none", "mean", "sum")
-    ):
-        logits, target = whole_problem(dtype)
-        if smoothing:
-            logits[5, 9:14] = -9.0
-        whole = logits.clone().requires_grad_()
-        own = logits[:, start:stop].clone().requires_grad_()
-        options = {"label_smoothing": smoothing, "reduction": reduction}
-        got = lossref.vocab_parallel_cross_entropy(own, target, **options)
-        expected = lossref.cross_entropy(whole, target, **options)
-        (gradient,) = torch.autograd.grad(got.sum(), own)
-        (wanted,) = torch.autograd.grad(expected.sum(), whole)
-        tolerance = {"rtol": 2.5e-15 if dtype == torch.float64 else 0.0, "atol": 0.0}
-        if smoothing:
-            tolerance["atol"] = torch.finfo(dtype).eps / 100
-        assert got.dtype == dtype
-        torch.testing.assert_close(got, expected, **tolerance)
-        torch.testing.assert_close(gradient, wanted[:, start:stop], **tolerance)
-    refused(
-        ValueError,
-        rf"indices in \[0, {VOCABULARY}\)",
-        lossref.vocab_parallel_cross_entropy,
-        own.detach(),
-        target + VOCABULARY,
-    )
-    ignored = torch.full_like(target, -100)
-    assert lossref.vocab_parallel_cross_entropy(own, ignored) == 0
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("sizes", [(12, 11), (1, 20, 2, 0)])
-def test_slices_on_real_processes_agree_with_the_whole(sizes, tmp_path):
-    address = f"file://{tmp_path / 'rendezvous'}"
-    mp_torch.spawn(run_slice, (len(sizes), sizes, address), nprocs=len(sizes), join=True)
