@@ -41,6 +41,7 @@ from autograder.checking.judge import BrokenCheckError
 from autograder.confinement import ConfinementUnavailableError
 from autograder.course import Course, CourseError, quiet_nbgrader
 from autograder.doctor import examine
+from autograder.executors import open_executor
 from autograder.feedback import write_feedback
 from autograder.grading import Batch, GradingStoppedError, submitted_students
 from autograder.record import points_text
@@ -49,6 +50,7 @@ from autograder.report import write_report
 from autograder.sample_class import MIN_SIZE, make_sample_class
 from autograder.self_check import CheckedNotebook, check_notebook
 from autograder.summary import Row
+from autograder.worker_process import ClusterError
 
 OK, NOT_ALL_WELL, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUS = """\
@@ -62,6 +64,7 @@ exit status:
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 USER_ERRORS = (
     BrokenCheckError,
+    ClusterError,
     ConfinementUnavailableError,
     CourseError,
     FileNotFoundError,
@@ -104,7 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("assignment")
     command.add_argument("--student", default="", help="grade this student only")
     command.add_argument("--force", action="store_true", help="grade again what has not changed")
-    command.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
+    place.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="grade on the Dask cluster whose scheduler is at tcp://HOST:PORT (or tls://)",
+    )
     command.add_argument("--json", action="store_true", help="print the results as JSON")
     _add_running_options(command)
     _add_gradebook_option(command)
@@ -233,7 +243,12 @@ def _grade(options: argparse.Namespace) -> int:
     _log_to(course.root / "course" / "logs" / f"grade_{assignment.name}.log")
     with _stopping(batch.stop), _progress(Console(stderr=True)) as progress:
         task = progress.add_task(f"grading {assignment.name}", total=len(students))
-        rows = batch.run(lambda student: progress.advance(task))
+        with contextlib.ExitStack() as stack:
+            if options.scheduler:
+                batch.executor = stack.enter_context(
+                    open_executor(assignment, scheduler=options.scheduler)
+                )
+            rows = batch.run(lambda student: progress.advance(task))
     if options.json:
         print(json.dumps([row.as_json() for row in rows], indent=1))
     else:

@@ -8,7 +8,6 @@ alone.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import threading
@@ -259,16 +258,15 @@ def wrong_environment(worker: str, wrong: list[str]) -> str:
 
 @functools.cache
 def _processes() -> WorkerProcesses:
-    """Return this worker's processes, which do the work of its threads."""
-    processes = WorkerProcesses()
-    atexit.register(processes.close)
-    return processes
+    """Return this worker's processes, which do the work of its threads and end with it."""
+    return WorkerProcesses()
 
 
 def run_request(function: str, request: bytes, archive: bytes, expected: dict[str, str]) -> Outcome:
     """Call a function in a process of this worker, with the course that came along."""
+    worker = get_worker()
     if wrong := differences(expected, worker_environment()):
-        words = wrong_environment(get_worker().address, wrong)
-        return Outcome.of_words("unfit", words)
-    root: Path = unpack(archive)
+        return Outcome.of_words("unfit", wrong_environment(worker.address, wrong))
+    # Dask removes this folder, even of a worker that was killed
+    root = unpack(archive, Path(worker.local_directory))
     return _processes().run(function, request, root)

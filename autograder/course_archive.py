@@ -6,10 +6,8 @@ it can read, and an edited check makes another archive.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import io
-import shutil
 import tempfile
 import threading
 import zipfile
@@ -21,7 +19,6 @@ from autograder.assignment import Assignment
 # the archive's bytes must depend on names and contents alone
 TIME = (1980, 1, 1, 0, 0, 0)
 
-_unpacked: dict[str, Path] = {}
 _lock = threading.Lock()
 
 
@@ -48,14 +45,13 @@ def _files(assignment: Assignment) -> Iterator[Path]:
             yield folder / "conftest.py"
 
 
-def unpack(archive: bytes) -> Path:
-    """Return the folder of an archive, unpacked when this process first sees it."""
-    digest = hashlib.sha256(archive).hexdigest()
+def unpack(archive: bytes, folder: Path) -> Path:
+    """Return the course's root below `folder`, unpacked when it is not there yet."""
+    root = folder / f"course-{hashlib.sha256(archive).hexdigest()}"
     with _lock:
-        if digest not in _unpacked:
-            folder = Path(tempfile.mkdtemp(prefix="course-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if not root.is_dir():
+            unfinished = Path(tempfile.mkdtemp(dir=folder))
             with zipfile.ZipFile(io.BytesIO(archive)) as content:
-                content.extractall(folder)
-            _unpacked[digest] = folder
-        return _unpacked[digest]
+                content.extractall(unfinished)
+            unfinished.rename(root)
+    return root

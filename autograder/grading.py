@@ -45,9 +45,14 @@ from autograder.worker import (
     grade_submission,
     read_graded,
 )
+from autograder.worker_process import ClusterError
 
 # these say that the course or the machine is not ready, and stop the whole batch
-COURSE_TROUBLE: tuple[type[Exception], ...] = (BrokenCheckError, ConfinementUnavailableError)
+COURSE_TROUBLE: tuple[type[Exception], ...] = (
+    BrokenCheckError,
+    ClusterError,
+    ConfinementUnavailableError,
+)
 FAULT = (
     "This submission could not be graded, through a fault of the grader's. "
     "Ask your instructor to grade it."
@@ -242,7 +247,7 @@ class _Run:
 
     def _submit(self, executor: Executor, waiting: Iterator[Pending]) -> bool:
         """Fill the way with submissions; return whether there was one."""
-        workers = self.batch.workers or len(os.sched_getaffinity(0))
+        workers = getattr(executor, "size", None) or len(os.sched_getaffinity(0))
         most = self.batch.in_flight or 2 * workers + 2
         submitted = False
         while len(self.on_the_way) < most and self._bytes_on_the_way() < ON_THE_WAY_BYTES:
