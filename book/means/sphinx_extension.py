@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,37 +133,42 @@ class ExerciseDownload(SphinxDirective):
 
 
 class LibraryReference(SphinxDirective):
-    """Every public name of a package, grouped by the module that defines it."""
+    """A group of a package's public names: a table, and the full docstring of each.
+
+    A line of the content is a name, or a name, a colon and the label of the section of a chapter
+    that explains it. A label that the book does not have stops the build, as any other would.
+    """
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Write one section for each module, with a table and the full docstrings."""
+        """Write the table and the entries."""
         package = import_module(self.arguments[0])
         if not hasattr(package, "__all__"):
             raise self.error(
                 f"package {package.__name__!r} names nothing public: it has no __all__"
             )
-        families: dict[str, list[str]] = defaultdict(list)
-        for name in package.__all__:
-            value = getattr(package, name)
-            if inspect.isroutine(value) or inspect.isclass(value):
-                families[value.__module__].append(name)
-        return [self._family(package, module, names) for module, names in families.items()]
-
-    def _family(self, package: Any, module: str, names: list[str]) -> nodes.section:
-        family = module.rsplit(".", 1)[-1].strip("_")
-        section = nodes.section(ids=[nodes.make_id(f"{package.__name__}-{family}")])
-        section += nodes.title("", family.replace("_", " ").capitalize())
+        entries = dict(map(self._entry, self.content or package.__all__))
+        unknown = [name for name in entries if name not in package.__all__]
+        if unknown:
+            raise self.error(f"{', '.join(unknown)} not public in package {package.__name__!r}")
         lines = ["```{eval-rst}", f".. currentmodule:: {package.__name__}", ""]
-        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in names)]
-        for name in names:
+        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in entries)]
+        for name, label in entries.items():
             kind = "class" if inspect.isclass(getattr(package, name)) else "function"
             lines += ["", f".. auto{kind}:: {package.__name__}.{name}"]
+            lines += ["", f"   In the book: :ref:`{label}`."] if label else []
         lines += ["```"]
+        part = nodes.Element()
         source = self.get_source_info()[0]
-        self.state.nested_parse(StringList(lines, source=source), self.content_offset, section)
-        return section
+        self.state.nested_parse(StringList(lines, source=source), self.content_offset, part)
+        return part.children
+
+    @staticmethod
+    def _entry(line: str) -> tuple[str, str]:
+        name, _, label = line.partition(":")
+        return name.strip(), label.strip()
 
 
 def open_details(translator: Any, node: details) -> None:

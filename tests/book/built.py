@@ -21,6 +21,8 @@ PAGES = [
     *CHAPTERS,
     "book/reference/notation",
     "book/reference/lossref",
+    "book/reference/lossref-modules",
+    "book/reference/lossref-differences",
     "book/reference/what-the-grader-promises",
     "book/reference/bibliography",
     "book/for-instructors",

@@ -100,22 +100,47 @@ def test_missing_exercise_says_where_it_comes_from(tmp_path: Path) -> None:
     assert page.select_one(".exercise-download a") is None
 
 
-def test_reference_groups_public_names_by_module(tmp_path: Path) -> None:
-    package = tmp_path / "losses"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "from losses._hinge import hinge\nfrom losses._entropy import entropy\n"
-        "__all__ = ['entropy', 'hinge']\n",
-        "utf-8",
+def write_losses(folder: Path) -> None:
+    names = ("hinge", "entropy")
+    functions = (f'def {name}(x):\n    """Return the {name} of x."""\n' for name in names)
+    (folder / "losses.py").write_text(
+        "__all__ = ['entropy', 'hinge']\n\n" + "\n\n".join(functions), "utf-8"
     )
-    for name in ("hinge", "entropy"):
-        (package / f"_{name}.py").write_text(
-            f'def {name}(x):\n    """Return the {name} of x."""\n', "utf-8"
-        )
+
+
+def test_reference_documents_the_named_functions_and_links_to_their_sections(
+    tmp_path: Path,
+) -> None:
+    write_losses(tmp_path)
+    text = "(here)=\n## Margins\n\n```{library-reference} losses\nhinge: here\nentropy\n```\n"
+    code, messages, page = build(tmp_path, text)
+    assert (code, messages) == (0, "")
+    assert [term["id"] for term in page.select("dt.sig")] == ["losses.hinge", "losses.entropy"]
+    links = [link["href"] for link in page.select("dl.py dd a.reference")]
+    assert links == ["#here"]
+
+
+def test_reference_without_names_documents_all(tmp_path: Path) -> None:
+    write_losses(tmp_path)
     code, messages, page = build(tmp_path, "```{library-reference} losses\n```\n")
     assert (code, messages) == (0, "")
-    assert [heading.get_text().rstrip("¶") for heading in page.select("h2")] == ["Entropy", "Hinge"]
     assert [term["id"] for term in page.select("dt.sig")] == ["losses.entropy", "losses.hinge"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("hinge: nowhere", "undefined label: 'nowhere'"),
+        ("hing", "hing not public in package 'losses'"),
+    ],
+)
+def test_reference_to_what_is_not_there_stops_the_build(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    write_losses(tmp_path)
+    code, messages, _ = build(tmp_path, f"```{{library-reference}} losses\n{line}\n```\n")
+    assert code == 1
+    assert message in messages
 
 
 def test_reference_of_a_package_without_public_names_stops_the_build(tmp_path: Path) -> None:
