@@ -75,14 +75,9 @@ def clean_student_html(text: str) -> str:
 
 
 def _clean(text: str, *, keep_classes: bool) -> str:
-    soup = BeautifulSoup(text, "html.parser")
-    for element in soup.find_all(DROPPED_WITH_CONTENT):
-        element.decompose()
-    for picture in soup.find_all("img"):
-        if not PICTURE.match(str(picture.get("src", ""))):
-            picture.replace_with(str(picture.get("alt", "")))
     cleaned: str = bleach.clean(
-        str(soup),
+        # text without a tag has nothing to drop, and a parser warns of what looks like an address
+        _without_dropped(text) if "<" in text else text,
         tags=TAGS,
         attributes=_is_allowed if keep_classes else _is_allowed_without_class,
         protocols={"http", "https", "file", "mailto", "data"},
@@ -90,6 +85,17 @@ def _clean(text: str, *, keep_classes: bool) -> str:
         strip_comments=True,
     )
     return cleaned
+
+
+def _without_dropped(text: str) -> str:
+    """Return HTML without what is dropped with its content, and without pictures to be fetched."""
+    soup = BeautifulSoup(text, "html.parser")
+    for element in soup.find_all(DROPPED_WITH_CONTENT):
+        element.decompose()
+    for picture in soup.find_all("img"):
+        if not PICTURE.match(str(picture.get("src", ""))):
+            picture.replace_with(str(picture.get("alt", "")))
+    return str(soup)
 
 
 def mathml(tex: str, *, display: bool = False) -> str:

@@ -45,6 +45,7 @@ HIDDEN_MARK = "mark-of-the-hidden-check"
 OTHER_MARK = "other-students-mark"
 LATER_INPUT = 12345.678
 LOOT = "LOOT:"
+PLAIN_ATTRIBUTES = ("alt", "title", "class", "id")
 PICTURE = "data:image/png;base64,"
 BYSTANDER = (sys.executable, "-c", "import time; time.sleep(3600)", TOKEN)
 
@@ -318,7 +319,9 @@ def active_content(page: str) -> list[str]:
         if element.name in ("script", "style") and "injected" in element.text:
             found.append(str(element))
         for name, value in element.attrs.items():
-            inert = name in ("alt", "title", "class", "id") or str(value).startswith(PICTURE)
+            # a link that leads on when the reader follows it, and says so, is not active
+            followed = (element.name, name) == ("a", "href") and str(value).startswith("https://")
+            inert = name in PLAIN_ATTRIBUTES or followed or str(value).startswith(PICTURE)
             if "injected" in str(value) and not inert:
                 found.append(f"{element.name} {name}={value}")
     return found

@@ -115,3 +115,9 @@ def test_attached_pictures_are_shown_and_missing_ones_are_not():
 def test_text_becomes_escaped_text_with_code():
     assert text_to_html("`f` <b>") == "<code>f</code> &lt;b&gt;"
     assert text_to_html("one ` only") == "one ` only"
+
+
+@pytest.mark.parametrize("text", ["https://example.org/a", "notes.txt", "/etc/passwd"])
+def test_text_that_looks_like_an_address_gives_no_warning(text):
+    assert clean_student_html(text) == text
+    assert text in clean_html(text)
