@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import fcntl
 import json
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice, takewhile
@@ -34,11 +35,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import container  # noqa: E402
 import stock_nbgrader  # noqa: E402
 
-from tests.autograder.attack_course import Attack, all_attacks, course  # noqa: E402
+from tests.autograder.attack_course import PREAMBLE, Attack, all_attacks, course  # noqa: E402
 
 SIDES = ("stock", "ours")
 RESULTS = ROOT / "book" / "reference" / "attacks.json"
 ATTACK_SECONDS = 180
+TRIES = 3
+FIRST_IMPORTS = PREAMBLE.strip().splitlines()[0]
 PACKAGES = ("nbgrader", "nbclient", "ipykernel", "torch")
 HONEST = Attack("plain/honest", "An honest answer", ("square = lambda x: x * x",), may_earn=3)
 WRONG = Attack("plain/wrong", "A plain wrong answer", ("square = lambda x: 2 * x",))
@@ -48,15 +51,21 @@ PLAIN = {attack.name: attack for attack in (HONEST, WRONG)}
 
 def run_stock(attack: Attack, template: Path, number: int) -> dict[str, Any]:
     """Run one attack in the container of a number; return what could be seen afterwards."""
-    ended = container.run(
-        [sys.executable, stock_nbgrader.__file__, json.dumps(asdict(attack))],
-        shown={stock_nbgrader.TEMPLATE_INSIDE: template},
-        seconds=ATTACK_SECONDS,
-        user=container.FIRST_USER + number,
-    )
+    for _ in range(TRIES):
+        ended = container.run(
+            [sys.executable, stock_nbgrader.__file__, json.dumps(asdict(attack))],
+            shown={stock_nbgrader.TEMPLATE_INSIDE: template},
+            seconds=ATTACK_SECONDS,
+            user=container.FIRST_USER + number,
+        )
+        # on a busy machine the imports alone may take too long, which is no merit of the attack
+        if not ("timed out" in ended.complained and FIRST_IMPORTS in ended.complained):
+            break
+    else:
+        raise RuntimeError(f"{attack.name}: the machine is too busy to import torch")
     if stock_nbgrader.READY not in ended.said:
         raise RuntimeError(f"{attack.name} could not be set up: {ended.complained[-2000:]}")
-    seen: dict[str, Any] = {"stopped": ended.stopped}
+    seen: dict[str, Any] = {"stopped": ended.stopped, "timed out": "timed out" in ended.complained}
     # an attack may have ended the process that would have said what it saw
     with contextlib.suppress(ValueError):
         seen |= json.loads(ended.said.strip().splitlines()[-1])
@@ -92,15 +101,24 @@ def read_results() -> dict[str, Any]:
     return dict(json.loads(RESULTS.read_text()))
 
 
-def write_results(results: dict[str, Any]) -> None:
-    """Write the results; a crash in between leaves the old ones."""
-    versions = {name: version(name) for name in PACKAGES}
-    made = {"python": platform.python_version(), **versions}
-    rows = dict(sorted(results["rows"].items()))
-    written = {"versions": made, "cell-seconds": stock_nbgrader.CELL_SECONDS, "rows": rows}
-    beside = RESULTS.with_suffix(".new")
-    beside.write_text(json.dumps(written, indent=1) + "\n")
-    beside.replace(RESULTS)
+def keep(attack: Attack, side: str, seen: dict[str, Any], known: Collection[str]) -> None:
+    """Add what was seen to the results; a crash in between leaves the old ones."""
+    with Path(tempfile.gettempdir(), "attacks.lock").open("w") as lock:
+        # several commands may run at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = read_results()["rows"]
+        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        told = {"digest": attack.digest, "title": attack.title, f"{side} attacked": today}
+        # what is known of the other side stays, if the attack is still the same
+        kept = rows[attack.name] if is_known(rows, attack, other(side)) else {}
+        rows[attack.name] = {**kept, **told, **seen}
+        versions = {name: version(name) for name in PACKAGES}
+        made = {"python": platform.python_version(), **versions}
+        written = {"versions": made, "cell-seconds": stock_nbgrader.CELL_SECONDS}
+        written["rows"] = {name: rows[name] for name in sorted(rows) if name in known}
+        beside = RESULTS.with_suffix(".new")
+        beside.write_text(json.dumps(written, indent=1) + "\n")
+        beside.replace(RESULTS)
 
 
 def against_stock(
@@ -186,10 +204,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what is asked for, keep each result, print the table."""
     arguments = parse_arguments()
-    results = read_results()
+    rows = read_results()["rows"]
     known = PLAIN | all_attacks()
-    # what is no longer an attack has no result either
-    rows = results["rows"] = {name: row for name, row in results["rows"].items() if name in known}
     chosen = [
         attack
         for name, attack in known.items()
@@ -204,14 +220,9 @@ def main() -> None:
         if side == "stock":
             runs = against_stock(due, arguments.seconds, arguments.together)
         for attack, seen in runs if due else ():
-            today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-            told = {"digest": attack.digest, "title": attack.title, f"{side} attacked": today}
-            # what is known of the other side stays, if the attack is still the same
-            kept = rows[attack.name] if is_known(rows, attack, other(side)) else {}
-            rows[attack.name] = {**kept, **told, **seen}
-            write_results(results)
+            keep(attack, side, seen, known)
             print(f"{side}: {attack.name:42} {said(seen, side)}", flush=True)
-    show(results)
+    show(read_results())
 
 
 if __name__ == "__main__":

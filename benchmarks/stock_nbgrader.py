@@ -37,7 +37,7 @@ from tests.autograder.attack_course import (  # noqa: E402
 )
 
 CELL_SECONDS = 10
-GRADING_SECONDS = 60
+GRADING_SECONDS = 45
 # a process that is about to end may do so
 SETTLE_SECONDS = 0.3
 STUDENT = "attacker"
