@@ -1,88 +1,156 @@
-"""Time and memory of the chunked linear cross-entropy, each case in a fresh process.
+"""Time and memory of the linear cross-entropy, each side and vocabulary in a fresh process.
 
-The limit of time is 6 N d V floating-point operations at the rate that this machine multiplies
-matrices of the same shape.
+The limit of time is that of the three matrix products which forward and backward cannot do
+without, 6 N d V operations, each over all rows at once with the result written in place: logits
+(V, d) x (d, N), gradient of the inputs (N, V) x (V, d), gradient of the weight (V, N) x (N, d).
+They are timed one after the other between the runs of `lossref`, in its process. All times are
+the best of several.
 
-Run: python benchmarks/linear_cross_entropy.py [--device cuda] [--vocabulary 32768 65536 131072]
+Memory is the peak of the resident set over one forward and backward pass, less what was resident
+before. A small pass runs first, so that the libraries' own buffers are there, and freed memory is
+handed back before the count begins. The bound is the two gradients, one chunk of logits and 20 MiB.
+
+Run: python benchmarks/linear_cross_entropy.py --vocabulary 32768 [--device cuda]
 """
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from report import publish, synchronize
 
 import lossref
+from lossref._linear_cross_entropy import chunk_rows
 
 ROWS, WIDTH = 2048, 512
+MIB = 2**20
 
 
-def fused(hidden, weight, target):
+def chunked_by_torch(hidden, weight, target):
     options = torch.nn.LinearCrossEntropyOptions()
     return F.linear_cross_entropy(hidden, weight, target, options=options)
 
 
 SIDES = {
     "lossref": lossref.linear_cross_entropy,
-    "torch, chunked": fused,
+    "torch, chunked": chunked_by_torch,
     "naive": lambda h, w, y: F.cross_entropy(F.linear(h, w), y),
 }
 
 
-def peak(device):
-    """The most memory that this process has held, in MiB."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def measure(side, device, vocabulary, rows):
-    """One side in this process: best time of three, and memory beyond the inputs."""
+def problem(device, vocabulary, rows):
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(rows, WIDTH, generator=generator).to(device).requires_grad_()
-    weight = (torch.randn(vocabulary, WIDTH, generator=generator) / 20).to(device)
-    weight.requires_grad_()
+    hidden = torch.randn(rows, WIDTH, generator=generator).to(device)
+    weight = torch.randn(vocabulary, WIDTH, generator=generator).div_(20).to(device)
     target = torch.randint(vocabulary, (rows,), generator=generator).to(device)
-    if side == "matrix rate":
-        return {"seconds": 6 * rows * WIDTH * vocabulary / matrix_rate(hidden, weight, device)}
-    # The libraries' own buffers are there before the memory is counted.
-    SIDES[side](hidden[:2] * 1, weight[:64] * 1, target[:2] % 64).backward()
-    before = peak(device)
-    best = float("inf")
-    for _ in range(3):
-        hidden.grad = weight.grad = None
-        synchronize(device)
-        began = time.perf_counter()
-        SIDES[side](hidden, weight, target).backward()
-        synchronize(device)
-        best = min(best, time.perf_counter() - began)
-    return {"seconds": best, "extra MiB": peak(device) - before}
+    return hidden.requires_grad_(), weight.requires_grad_(), target
 
 
-def matrix_rate(hidden, weight, device):
-    """Operations per second of the product that makes the logits."""
-    best = float("inf")
-    with torch.no_grad():
-        out = torch.empty(len(hidden), len(weight), device=device)
-        for _ in range(4):
-            synchronize(device)
-            began = time.perf_counter()
-            torch.mm(hidden, weight.T, out=out)
-            synchronize(device)
-            best = min(best, time.perf_counter() - began)
-    return 2 * len(hidden) * WIDTH * len(weight) / best
+def run(side, hidden, weight, target):
+    hidden.grad = weight.grad = None
+    SIDES[side](hidden, weight, target).backward()
 
 
-def in_fresh_process(side, device, vocabulary, rows):
-    command = [sys.executable, __file__, "--side", side, "--device", device]
-    command += ["--vocabulary", str(vocabulary), "--rows", str(rows)]
+def seconds(function, device):
+    synchronize(device)
+    began = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def resident(field):
+    """A field of the kernel's account of this process, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 2**10
+
+
+def extra_memory(function, device):
+    """The most memory held while the function runs, beyond what was held before, in MiB."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    # glibc keeps freed blocks, which would be reused unseen.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    function()
+    return resident("VmHWM") - before
+
+
+def products(hidden, weight):
+    """The matrix products of a pass, by name."""
+    logits = torch.empty(len(weight), len(hidden), device=weight.device)
+    to_hidden, to_weight = torch.empty_like(hidden), torch.empty_like(weight)
+    return {
+        "logits": lambda: torch.mm(weight, hidden.T, out=logits),
+        "hidden": lambda: torch.mm(logits.T, weight, out=to_hidden),
+        "weight": lambda: torch.mm(logits, hidden, out=to_weight),
+    }
+
+
+def measure(side, device, vocabulary, rows, repeats):
+    """One side in this process: memory of the first pass, then times."""
+    run(side, *problem(device, 4096, 256))
+    hidden, weight, target = problem(device, vocabulary, rows)
+    memory = extra_memory(lambda: run(side, hidden, weight, target), device)
+    times, passes = [], []
+    parts = products(hidden.detach(), weight.detach()) if side == "lossref" else {}
+    for _ in range(repeats):
+        passes.append({name: seconds(product, device) for name, product in parts.items()})
+        times.append(seconds(lambda: run(side, hidden, weight, target), device))
+    best = min(passes, key=lambda one: sum(one.values()))
+    return {"seconds": min(times), "MiB": memory, "products": best}
+
+
+def in_fresh_process(side, vocabulary, options):
+    command = [sys.executable, __file__, "--side", side, "--vocabulary", str(vocabulary)]
+    for name in ("device", "rows", "repeats"):
+        command += [f"--{name}", str(getattr(options, name))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(vocabulary, options):
+    """One row for each side, and what is missing."""
+    sides = list(SIDES)
+    missing = []
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        sides.remove("torch, chunked")
+        missing.append("torch with F.linear_cross_entropy")
+    gradients = (vocabulary + options.rows) * WIDTH * 4 / MIB
+    chunk = min(options.rows, chunk_rows(None, vocabulary)) * vocabulary * 4 / MIB
+    found = {side: in_fresh_process(side, vocabulary, options) for side in sides}
+    parts = found["lossref"]["products"]
+    limit = sum(parts.values())
+    operations = 2 * options.rows * WIDTH * vocabulary / 1e9
+    rates = ", ".join(f"{name} {operations / part:.0f}" for name, part in parts.items())
+    print(f"V = {vocabulary}: matrix products {limit:.3g} s (GFLOP/s: {rates})")
+    rows = [
+        {
+            "vocabulary": vocabulary,
+            "side": side,
+            "seconds": one["seconds"],
+            "seconds / products": one["seconds"] / limit,
+            "seconds / lossref": one["seconds"] / found["lossref"]["seconds"],
+            "extra MiB": round(one["MiB"], 1),
+            "bound MiB": round(gradients + chunk + 20, 1) if side == "lossref" else None,
+            "beyond gradients MiB": round(one["MiB"] - gradients, 1),
+        }
+        for side, one in found.items()
+    ]
+    rows[0]["product seconds"] = limit
+    return rows, missing
 
 
 def main():
@@ -91,32 +159,18 @@ def main():
     sizes = [32768, 65536, 131072]
     parser.add_argument("--vocabulary", type=int, nargs="+", default=sizes)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--side", choices=[*SIDES, "matrix rate"], help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        found = measure(options.side, options.device, options.vocabulary[0], options.rows)
-        print(json.dumps(found))
+        size = options.vocabulary[0]
+        print(
+            json.dumps(measure(options.side, options.device, size, options.rows, options.repeats))
+        )
         return
-    rows, missing = [], set()
     for vocabulary in options.vocabulary:
-        limit = in_fresh_process("matrix rate", options.device, vocabulary, options.rows)
-        gradients = (vocabulary + options.rows) * WIDTH * 4 / 2**20
-        for side in SIDES:
-            if side.startswith("torch") and not hasattr(torch.nn, "LinearCrossEntropyOptions"):
-                missing.add("torch with F.linear_cross_entropy")
-                continue
-            found = in_fresh_process(side, options.device, vocabulary, options.rows)
-            rows.append(
-                {
-                    "vocabulary": vocabulary,
-                    "side": side,
-                    "seconds": found["seconds"],
-                    "seconds / matrix products": found["seconds"] / limit["seconds"],
-                    "extra MiB": found["extra MiB"],
-                    "extra MiB beyond the gradients": found["extra MiB"] - gradients,
-                }
-            )
-    publish(f"linear_cross_entropy-{options.device}", rows, sorted(missing))
+        rows, missing = compare(vocabulary, options)
+        publish(f"linear_cross_entropy-{options.device}-{vocabulary}", rows, missing)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Reference deep-learning losses, accurate to the last bit where that is possible."""
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from lossref._angular_margins import arcface_loss, cosface_loss
 from lossref._binary import (
     asymmetric_loss,
@@ -46,6 +50,9 @@ from lossref._regression import (
 )
 from lossref._triplets import batch_hard_triplet_loss, contrastive_loss, triplet_margin_loss
 from lossref._vocab_parallel import vocab_parallel_cross_entropy
+
+if TYPE_CHECKING:
+    from lossref import nn as nn
 
 __all__ = [
     "arcface_loss",
@@ -101,3 +108,15 @@ __all__ = [
     "vocab_parallel_cross_entropy",
     "z_loss",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load the modules when they are first asked for."""
+    if name == "nn":
+        return importlib.import_module("lossref.nn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the modules too."""
+    return sorted([*globals(), "nn"])

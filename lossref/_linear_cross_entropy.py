@@ -38,6 +38,7 @@ CHUNK_LOGITS = 2**24
 FEWEST_ROWS = 256
 # The chunk is worked on by blocks of classes that stay in the cache of a CPU.
 BLOCK_LOGITS = 2**20
+SUM_ELEMENTS = 2**17
 
 
 @takes_arrays
@@ -249,7 +250,8 @@ class LinearCrossEntropy(TypedFunction):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, task = ctx.saved_tensors, ctx.task
+        inputs: tuple[Tensor, Tensor, Tensor | None] = ctx.saved_tensors
+        task: Task = ctx.task
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
             return (*_differentiable_gradients(inputs, task, g, wanted), None, None)
@@ -266,13 +268,16 @@ class LinearCrossEntropy(TypedFunction):
 
 
 def _differentiable_gradients(
-    inputs: tuple[Tensor, ...], task: Task, g: Tensor, wanted: tuple[bool, ...]
+    inputs: tuple[Tensor, Tensor, Tensor | None],
+    task: Task,
+    g: Tensor,
+    wanted: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, from all the logits."""
     rows, weight, bias = inputs
     losses = _from_all_logits(rows, weight, bias, task)
     value = losses if task.factor is None else (losses * task.factor).sum()
-    leaves = [x for x, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
+    leaves = [x for x, is_wanted in zip(inputs, wanted, strict=True) if is_wanted and x is not None]
     found = iter(torch.autograd.grad(value, leaves, g.to(value.dtype), create_graph=True))
     return [next(found) if is_wanted else None for is_wanted in wanted]
 
@@ -294,11 +299,16 @@ class Layer:
     @functools.cached_property
     def sums(self) -> tuple[Tensor, Tensor]:
         """The sums of weight and bias over all classes, in float64."""
-        parts = [self.weight[block].double().sum(0) for block in self.blocks()]
-        weight_sum = torch.stack(parts).sum(0)
+        weight_sum = _sum_in_float64(self.weight)
         if self.bias is None:
             return weight_sum, weight_sum.new_zeros(())
-        return weight_sum, self.bias.double().sum()
+        return weight_sum, _sum_in_float64(self.bias.unsqueeze(-1)).squeeze()
+
+
+def _sum_in_float64(x: Tensor) -> Tensor:
+    """The sum over rows, by parts, since a float64 copy of all would be twice the tensor."""
+    parts = x.split(max(1, SUM_ELEMENTS // max(1, x.shape[1])))
+    return torch.stack([part.double().sum(0) for part in parts]).sum(0)
 
 
 class Chunk(NamedTuple):
@@ -410,8 +420,9 @@ class Gradients:
         self.layer = layer
         weight = layer.weight
         self.rows = torch.zeros_like(rows) if wanted[0] else None
-        self.weight = torch.zeros_like(weight) if wanted[1] else None
+        self.weight = torch.empty_like(weight) if wanted[1] else None
         self.bias = weight.new_zeros(len(weight)) if wanted[2] else None
+        self.begun = False
         # What every row of the weight, and every entry of the bias, still has to lose.
         self.uniform_weight = weight.new_zeros(weight.shape[1], dtype=torch.float64)
         self.uniform_bias = weight.new_zeros((), dtype=torch.float64)
@@ -424,11 +435,13 @@ class Gradients:
         for block, share in zip(self.layer.blocks(), by_block, strict=True):
             e = chunk.exponentials[block]
             if self.weight is not None:
-                self.weight[block].addmm_(e, hidden * share)
+                # The first product overwrites: zeros would cost a pass over the memory.
+                self.weight[block].addmm_(e, hidden * share, beta=int(self.begun))
             if self.rows is not None:
                 to_hidden.addcmul_(e.T @ weight[block], share)
             if self.bias is not None:
                 self.bias[block].addmv_(e, share.squeeze(-1))
+        self.begun = True
         at_target = (shares.target * factor).to(weight.dtype)
         if self.weight is not None:
             self.weight.index_add_(0, chunk.target, hidden * at_target.unsqueeze(-1))
@@ -446,7 +459,9 @@ class Gradients:
 
     def rounded(self, dtype: torch.dtype) -> list[Tensor | None]:
         """The sums, in the format of the weight."""
-        if self.weight is not None:
+        if self.weight is not None and not self.begun:
+            self.weight.zero_()
+        elif self.weight is not None and self.layer.smoothing > 0:
             self.weight.sub_(self.uniform_weight.to(self.weight.dtype))
         if self.bias is not None:
             self.bias.sub_(self.uniform_bias.to(self.bias.dtype))

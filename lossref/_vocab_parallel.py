@@ -75,9 +75,9 @@ def vocab_parallel_cross_entropy(
     tensor
         A scalar, or for ``"none"`` the shape of ``target``, the same on every process; the dtype
         of ``logits``. The gradient is that of this process's slice. Correct to 1 ULP in float16,
-        bfloat16 and float32, value and gradient; in float64 to 5 ULP. With label smoothing the
-        error is at most that many ULPs of the largest term of the sum, since the sum may cross
-        zero.
+        bfloat16 and float32, value and gradient; in float64 to 5 ULP. With label
+        smoothing the gradient p - q, with q the smoothed target, may cross zero: its error is
+        then at most that many ULPs of the larger of the two.
 
     Raises
     ------

@@ -14,7 +14,6 @@ from mpmath import mpf
 import lossref
 
 VOCABULARY = 23
-SIZES = [(12, 11), (1, 20, 2, 0)]
 
 
 def whole_problem(dtype):
@@ -53,17 +52,11 @@ def exact_rows(logits, target, smoothing):
     return losses, gradients, terms
 
 
-def start(rank, world, address):
-    limit = datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=limit)
-
-
 def own_slice(rank, sizes):
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
-def compare_with_the_exact_values(rank, sizes, address):
-    start(rank, len(sizes), address)
+def compare_with_the_exact_values(rank, sizes):
     columns = own_slice(rank, sizes)
     for dtype, smoothing in itertools.product(oracle.FLOATS, (0.0, 0.125)):
         logits, target = whole_problem(dtype)
@@ -85,11 +78,9 @@ def compare_with_the_exact_values(rank, sizes, address):
             floor=[terms[k] for k in chosen] if smoothing else None,
         )
         assert error <= limit, (dtype, smoothing, error)
-    dist.destroy_process_group()
 
 
-def compare_with_one_process(rank, sizes, address):
-    start(rank, len(sizes), address)
+def compare_with_one_process(rank, sizes):
     logits, target = whole_problem(torch.float64)
     own = logits[:, own_slice(rank, sizes)].clone().requires_grad_()
     for reduction, denominator in (("mean", None), ("mean", 5), ("sum", None)):
@@ -112,7 +103,6 @@ def compare_with_one_process(rank, sizes, address):
     ignored = torch.full_like(target, -100)
     assert loss(own, ignored) == 0
     assert loss(own, ignored, nan_if_empty=True).isnan()
-    dist.destroy_process_group()
 
 
 def penalized(loss, x, target, scale, slope, smoothing):
@@ -123,8 +113,7 @@ def penalized(loss, x, target, scale, slope, smoothing):
     return value + (slope * gradient).square().sum()
 
 
-def differentiate_twice(rank, sizes, address):
-    start(rank, len(sizes), address)
+def differentiate_twice(rank, sizes):
     columns = own_slice(rank, sizes)
     logits, target = whole_problem(torch.float64)
     target[7] = 5
@@ -146,27 +135,24 @@ def differentiate_twice(rank, sizes, address):
     got = penalized(lossref.vocab_parallel_cross_entropy, own, target, here, slope[:, columns], 0.0)
     with pytest.raises(RuntimeError, match="has no third derivative"):
         torch.autograd.grad(got, own, create_graph=True)
+
+
+def check(rank, sizes, address):
+    """What each process does; one start serves all checks, since starting takes longest."""
+    limit = datetime.timedelta(seconds=60)
+    dist.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=len(sizes), timeout=limit
+    )
+    compare_with_the_exact_values(rank, sizes)
+    compare_with_one_process(rank, sizes)
+    differentiate_twice(rank, sizes)
     dist.destroy_process_group()
 
 
-def run_everywhere(function, sizes, folder):
-    address = f"file://{folder / 'rendezvous'}"
-    mp_torch.spawn(function, (sizes, address), nprocs=len(sizes), join=True)
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-def test_slices_on_real_processes_are_exact(sizes, tmp_path):
-    run_everywhere(compare_with_the_exact_values, sizes, tmp_path)
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-def test_reductions_and_errors_are_those_of_one_process(sizes, tmp_path):
-    run_everywhere(compare_with_one_process, sizes, tmp_path)
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-def test_the_gradient_of_the_gradient_is_that_of_one_process(sizes, tmp_path):
-    run_everywhere(differentiate_twice, sizes, tmp_path)
+@pytest.mark.parametrize("sizes", [(12, 11), (1, 20, 2, 0)])
+def test_slices_on_real_processes_are_exact_and_differentiate_as_the_whole(sizes, tmp_path):
+    address = f"file://{tmp_path / 'rendezvous'}"
+    mp_torch.spawn(check, (sizes, address), nprocs=len(sizes), join=True)
 
 
 def test_without_processes_it_says_what_is_needed():
