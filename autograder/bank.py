@@ -10,12 +10,15 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 from autograder.assignment import Assignment
+
+_read: dict[Path, tuple[tuple[tuple[Path, int, int], ...], Bank]] = {}
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,19 @@ def source_as(implementation: Callable[..., Any], name: str) -> str:
 
 
 def load_bank(assignment: Assignment) -> Bank:
-    """Read every bank file of an assignment."""
+    """Return an assignment's bank, read again if one of its files was edited."""
+    files = sorted(assignment.bank.glob("*.py"))
+    stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    known = _read.get(assignment.bank)
+    if known is None or known[0] != stamp:
+        known = _read[assignment.bank] = stamp, _read_bank(assignment, files)
+    return known[1]
+
+
+def _read_bank(assignment: Assignment, files: Sequence[Path]) -> Bank:
     misconceptions: list[Misconception] = []
     equivalents: list[Equivalent] = []
-    for path in sorted(assignment.bank.glob("*.py")):
+    for path in files:
         function = path.stem
         spec = spec_from_file_location(f"bank_{assignment.name}_{function}", path)
         assert spec is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
 from autograder.intake import quoted, read_file
 from autograder.not_allowed import read_not_allowed, uses
-from autograder.student_process import Limits, StudentProcess, WarmProcess
+from autograder.student_process import OFTEN_IMPORTED, Limits, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
@@ -114,8 +115,14 @@ class NotebookRun:
         root = assignment.root if assignment is not None else None
         not_allowed = read_not_allowed(assignment)
         self.noticed += uses(notebook, not_allowed.names)
-        warm = warm or warm_process(confined, root)
+        warm = warm or warm_process(confined, root, self._often_imported())
         self.process = StudentProcess(warm, files, limits, not_allowed, without)
+
+    def _often_imported(self) -> frozenset[str]:
+        """Return which modules that are slow to import the instructor's cells use."""
+        if self.assignment is None:
+            return frozenset(OFTEN_IMPORTED)
+        return often_imported(self.notebook.cells[: self._last_that_counts() + 1])
 
     def judged_ids(self) -> list[str]:
         """Return the grade cells that have hidden checks, in the notebook's order."""
@@ -218,12 +225,32 @@ def _grade_id(cell: NotebookNode) -> str:
     return ""
 
 
-def warm_process(confined: bool = True, root: Path | None = None) -> WarmProcess:
-    """Return this process's warm process, started when it is first needed or has died."""
-    if confined in _warm and not _warm[confined].alive():
+def often_imported(cells: Sequence[NotebookNode]) -> frozenset[str]:
+    """Return which of the modules that are slow to import locked cells import."""
+    locked = [cell.source for cell in cells if cell.metadata.get("nbgrader", {}).get("locked")]
+    return frozenset(
+        name
+        for name in OFTEN_IMPORTED
+        if re.search(
+            rf"^\s*(import|from)\s+{name.partition('.')[0]}\b", "\n".join(locked), re.MULTILINE
+        )
+    )
+
+
+def warm_process(
+    confined: bool = True, root: Path | None = None, modules: frozenset[str] = frozenset()
+) -> WarmProcess:
+    """Return this process's warm process, which has loaded `modules`.
+
+    It is started when it is first needed, has died, or lacks one of the modules.
+    """
+    known = _warm.get(confined)
+    if known is not None and not (known.alive() and modules <= known.modules):
+        modules |= known.modules
         _warm.pop(confined).close()
     if confined not in _warm:
-        _warm[confined] = WarmProcess(confined=confined, secret=secret_folders(root))
+        secret = secret_folders(root)
+        _warm[confined] = WarmProcess(confined=confined, secret=secret, modules=sorted(modules))
         atexit.register(_warm[confined].close)
     return _warm[confined]
 

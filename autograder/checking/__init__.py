@@ -20,9 +20,10 @@ By hand: `pytest tests/hidden/cross_entropy --submission NOTEBOOK`; without `--s
 instructor's solution is checked.
 """
 
+from autograder.checking.collected import BrokenCheckError
 from autograder.checking.compare import Tolerance
 from autograder.checking.failure import CheckFailedError, StudentStoppedError
-from autograder.checking.judge import BrokenCheckError, judge
+from autograder.checking.judge import judge
 from autograder.checking.student import Reply, Student
 
 __all__ = [

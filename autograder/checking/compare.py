@@ -81,6 +81,8 @@ def _compare_tensors(what: str, value: Any, expected: torch.Tensor, tolerance: T
         raise CheckFailedError(f"{what} {value.dtype}; expected {expected.dtype}.")
     if value.device != expected.device:
         raise CheckFailedError(f"{what} a tensor on {value.device}; expected {expected.device}.")
+    if torch.equal(value, expected):
+        return
     for name, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
         if bool((test(value) & ~test(expected)).any()):
             raise CheckFailedError(f"{what} {name} where another value belongs.")
@@ -117,8 +119,13 @@ def _same_tensor(value: Any, expected: torch.Tensor) -> bool:
         isinstance(value, torch.Tensor)
         and value.shape == expected.shape
         and value.dtype == expected.dtype
-        and torch.equal(torch.nan_to_num(value), torch.nan_to_num(expected))
-        and torch.equal(torch.isnan(value), torch.isnan(expected))
+        and (
+            torch.equal(value, expected)
+            or (
+                torch.equal(torch.nan_to_num(value), torch.nan_to_num(expected))
+                and torch.equal(torch.isnan(value), torch.isnan(expected))
+            )
+        )
     )
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +12,13 @@ import torch
 
 from autograder.assignment import Assignment
 from autograder.bank import Bank, Misconception, load_bank
+from autograder.checking.cache import ResultCache
+from autograder.checking.collected import (
+    BrokenCheckError,
+    CollectedCheck,
+    CollectedChecks,
+    collected_checks,
+)
 from autograder.checking.compare import (
     Tolerance,
     compare_gradients,
@@ -24,98 +26,121 @@ from autograder.checking.compare import (
     compare_values,
 )
 from autograder.checking.failure import CheckFailedError, StudentStoppedError
-from autograder.checking.student import Caller, DirectCaller, RecordedCall, Student
+from autograder.checking.student import (
+    ById,
+    Caller,
+    DirectCaller,
+    RecordedCall,
+    Reply,
+    Student,
+)
 from autograder.verdict import CellVerdict, CheckOutcome, CheckResult, Finding
+
+__all__ = ["BrokenCheckError", "CellJudge", "judge", "judge_cell", "seeded_generator"]
 
 NO_RESULT = "The check could not make sense of your result."
 MAX_TROUBLE_CHARACTERS = 300
-_read_at: dict[Path, int] = {}
+_misconceived = ResultCache()
 judge_key = pytest.StashKey["CellJudge"]()
-
-
-class BrokenCheckError(RuntimeError):
-    """A hidden check cannot be collected: the instructor's mistake, not a student's."""
 
 
 @dataclass
 class Check:
-    """One test function and what became of its cases."""
+    """What became of one check's cases; it passes when each of them is known to."""
 
-    name: str
-    description: str
-    points: float
-    hint: str
+    cases: int
+    cases_passed: int = 0
     outcome: CheckOutcome = "passed"
     message: str = ""
     trouble: str = ""
-    cases: int = 0
-    cases_passed: int = 0
 
-    def result(self) -> CheckResult:
-        """Return the check's result; a check passes when each of its cases is known to."""
+    def note(self, error: BaseException | None) -> None:
+        """Note what a case came to; the first case that fails speaks for its check."""
+        if error is None:
+            self.cases_passed += 1
+        elif self.outcome == "passed":
+            self.outcome, self.message, self.trouble = judge_exception(error)
+
+    def result(self, check: CollectedCheck) -> CheckResult:
+        """Return the check's result."""
         outcome, message = self.outcome, self.message
         if outcome == "passed" and self.cases_passed != self.cases:
             outcome, message = "failed", NO_RESULT
-        hint = "" if outcome == "passed" else self.hint
-        return CheckResult(self.name, self.description, self.points, outcome, message, hint)
+        hint = "" if outcome == "passed" else check.hint
+        return CheckResult(check.name, check.description, check.points, outcome, message, hint)
 
 
-# pytest keeps its plugins in sets, which needs identity in place of equality
 @dataclass(eq=False)
 class CellJudge:
-    """Collects the outcomes of one grade cell's checks; a pytest plugin."""
+    """Runs the checks of one grade cell against one submission.
+
+    Checks share a process of the student's for as long as they all pass. One that does not pass is
+    judged again in a process of its own, and so is each that follows it.
+    """
 
     function: str
     make_caller: Callable[[], Caller]
     class_seed: str
-    checks: dict[str, Check] = field(default_factory=dict)
     calls: list[RecordedCall] = field(default_factory=list)
-    collection_errors: list[str] = field(default_factory=list)
-    current: str = ""
     caller: Caller | None = None
 
-    def pytest_configure(self, config: pytest.Config) -> None:
-        """Make this judge known to the fixtures."""
-        config.stash[judge_key] = self
-
-    def student_for(self, check: str, generator: torch.Generator) -> Student:
-        """Return the student's functions; all cases of one check share one caller."""
-        if check != self.current or self.caller is None:
-            self.close_caller()
-            self.caller = self.make_caller()
-            self.current = check
+    def student(self, generator: torch.Generator) -> Student:
+        """Return the student's functions."""
+        if self.caller is None:
+            self.renew()
+        assert self.caller is not None
         return Student(self.caller, generator, self.calls)
 
+    def renew(self) -> None:
+        """Take a new caller, in whose process nothing was called yet."""
+        self.close_caller()
+        self.caller = self.make_caller()
+
     def close_caller(self) -> None:
-        """Give back the caller of the check before."""
+        """Give back the caller."""
         close = getattr(self.caller, "close", None)
         if close is not None:
             close()
         self.caller = None
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note each check's points, description and hint."""
-        for item in items:
-            check = describe(item)
-            self.checks.setdefault(check.name, check).cases += 1
+    def judge(self, collected: CollectedChecks) -> list[tuple[CollectedCheck, Check]]:
+        """Run all checks of the cell."""
+        collected.config.stash[judge_key] = self
+        judged = []
+        all_passed = True
+        try:
+            for check in collected.checks:
+                done = self._shared(collected, check) if all_passed else None
+                if done is None:
+                    done = self._alone(collected, check)
+                all_passed = all_passed and done.cases_passed == done.cases
+                judged.append((check, done))
+        finally:
+            self.close_caller()
+            del collected.config.stash[judge_key]
+        return judged
 
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a check file that cannot be imported."""
-        if report.failed:
-            self.collection_errors.append(str(report.longrepr))
+    def _shared(self, collected: CollectedChecks, check: CollectedCheck) -> Check | None:
+        """Run a check where others ran before it; return None unless it passes."""
+        if self.caller is None:
+            return None
+        first_call = len(self.calls)
+        done = Check(len(check.cases))
+        for case in check.cases:
+            error = collected.run(case)
+            done.note(error)
+            if error is not None:
+                del self.calls[first_call:]
+                return None
+        return done
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Iterator[None]:
-        """Note what a case came to; the first case that fails speaks for its check."""
-        report = yield
-        check = self.checks[check_name(item)]
-        if call.when == "call" and call.excinfo is None:
-            check.cases_passed += 1
-        if call.excinfo is not None and check.outcome == "passed":
-            check.outcome, check.message, check.trouble = judge_exception(call.excinfo.value)
-        return report
+    def _alone(self, collected: CollectedChecks, check: CollectedCheck) -> Check:
+        """Run a check where nothing was called before."""
+        self.renew()
+        done = Check(len(check.cases))
+        for case in check.cases:
+            done.note(collected.run(case))
+        return done
 
 
 def judge_exception(error: BaseException) -> tuple[CheckOutcome, str, str]:
@@ -129,29 +154,6 @@ def judge_exception(error: BaseException) -> tuple[CheckOutcome, str, str]:
     words = str(error)[:MAX_TROUBLE_CHARACTERS]
     trouble = f"the check itself raised {type(error).__name__}: {words}"
     return "failed", NO_RESULT, trouble
-
-
-def check_name(item: pytest.Item) -> str:
-    """Return the name of the test function that a case belongs to."""
-    return str(getattr(item, "originalname", item.name))
-
-
-def describe(item: pytest.Item) -> Check:
-    """Read what a check's author wrote about it."""
-    name = check_name(item)
-    documentation = (getattr(item, "obj", None).__doc__ or "").strip()
-    if not documentation:
-        raise BrokenCheckError(f"the hidden check {name} has no docstring for the student to read")
-    points = item.get_closest_marker("points")
-    if points is None:
-        raise BrokenCheckError(f"the hidden check {name} has no mark `points`")
-    hint = item.get_closest_marker("hint")
-    return Check(
-        name,
-        documentation.splitlines()[0],
-        float(points.args[0]),
-        str(hint.args[0]) if hint else "",
-    )
 
 
 def seeded_generator(class_seed: str, name: str) -> torch.Generator:
@@ -179,59 +181,14 @@ def judge_cell(
     if path is None:
         raise BrokenCheckError(f"grade cell {grade_id!r} has no check file in {assignment.checks}")
     judge = CellJudge(grade_id.removeprefix("test_"), make_caller, class_seed)
-    _run_pytest(assignment, path, judge)
+    judged = judge.judge(collected_checks(assignment, path))
+    results = tuple(done.result(check) for check, done in judged)
     findings: tuple[Finding, ...] = ()
-    if any(check.outcome == "failed" for check in judge.checks.values()):
+    if any(result.outcome == "failed" for result in results):
         bank = bank or load_bank(assignment)
         findings = recognise(judge.calls, bank.misconceptions_of(judge.function))
-    troubles = "; ".join(
-        f"{check.name}: {check.trouble}" for check in judge.checks.values() if check.trouble
-    )
-    results = tuple(check.result() for check in judge.checks.values())
+    troubles = "; ".join(f"{check.name}: {done.trouble}" for check, done in judged if done.trouble)
     return CellVerdict(grade_id, results, findings, troubles)
-
-
-def _run_pytest(assignment: Assignment, path: Path, judge: CellJudge) -> None:
-    """Run pytest in this process, alone with our plugin and silent."""
-    from autograder.checking import plugin
-
-    arguments = [
-        str(path),
-        "--quiet",
-        "--disable-plugin-autoload",
-        "--import-mode=importlib",
-        f"--rootdir={assignment.root}",
-        "-c",
-        os.devnull,
-        "--tb=no",
-        *(f"-pno:{name}" for name in ("cacheprovider", "capture", "faulthandler", "logging")),
-        *(f"-pno:{name}" for name in ("unraisableexception", "threadexception", "warnings")),
-    ]
-    _drop_stale_modules(path)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = pytest.main(arguments, plugins=[plugin, judge])
-    judge.close_caller()
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise BrokenCheckError(f"{path}: {' '.join(judge.collection_errors) or said.getvalue()}")
-
-
-def _drop_stale_modules(path: Path) -> None:
-    """Forget check files of another course, or of before an edit, that go by the same name."""
-    files = {path, *(folder / "conftest.py" for folder in path.parents)}
-    names = (f"/{path.name}", "/conftest.py")
-    for module_name, module in list(sys.modules.items()):
-        name = getattr(module, "__file__", None) or ""
-        if not name.endswith(names):
-            continue
-        file = Path(name)
-        if file not in files or _read_at.get(file) != _modified(file):
-            del sys.modules[module_name]
-    _read_at.update({file: _modified(file) for file in files})
-
-
-def _modified(file: Path) -> int:
-    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def recognise(
@@ -245,11 +202,11 @@ def recognise(
     )
 
 
-def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
-    """Tell whether a misconception does in one call what the submission did."""
+def _result_of(call: RecordedCall, misconception: Misconception) -> Reply | str:
+    """Return a misconception's reply to a call, or the name of the exception it raises."""
     caller = DirectCaller({misconception.function: misconception.implementation})
     try:
-        reply = caller(
+        return caller(
             call.function,
             call.arguments,
             gradient_of=call.gradient_of,
@@ -257,9 +214,15 @@ def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
             directions=call.directions,
         )
     except CheckFailedError as error:
-        return call.reply is None and error.raised == call.raised
-    if call.reply is None:
-        return False
+        return error.raised
+
+
+def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
+    """Tell whether a misconception does in one call what the submission did."""
+    key = ById(misconception.implementation), call.request
+    reply = _misconceived.get(key, lambda: _result_of(call, misconception))
+    if call.reply is None or isinstance(reply, str):
+        return call.reply is None and reply == call.raised
     try:
         tolerance = Tolerance(4 * call.tolerance.rtol, 4 * call.tolerance.atol)
         compare_values(call.function, call.reply.value, reply.value, tolerance)

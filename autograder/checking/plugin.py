@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from autograder.assignment import Assignment
-from autograder.checking.judge import CellJudge, check_name, judge_key, seeded_generator
+from autograder.checking.collected import check_name
+from autograder.checking.judge import CellJudge, judge_key, seeded_generator
 from autograder.checking.student import Student
 from autograder.engine import NotebookRun, read_notebook, secret_folders
 from autograder.student_process import WarmProcess
 
 by_hand_key = pytest.StashKey["HandRun"]()
+# for the fixtures here, which would be slower if they asked for `request`
+_running: list[pytest.Item] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,22 +46,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("device", devices)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note which case is running."""
+    _running[:] = [item]
+
+
 @pytest.fixture
-def generator(request: pytest.FixtureRequest) -> torch.Generator:
+def generator() -> torch.Generator:
     """Give a random generator that depends on the class seed and the case's name alone."""
-    judge = request.config.stash.get(judge_key, None)
-    seed = judge.class_seed if judge else request.config.getoption("--class-seed")
-    return seeded_generator(seed, request.node.name)
+    (case,) = _running
+    judge = case.config.stash.get(judge_key, None)
+    seed = judge.class_seed if judge else case.config.getoption("--class-seed")
+    return seeded_generator(seed, case.name)
 
 
 @pytest.fixture
-def student(request: pytest.FixtureRequest, generator: torch.Generator) -> Student:
+def student(generator: torch.Generator) -> Student:
     """Give the submission's functions."""
-    judge = request.config.stash.get(judge_key, None)
+    (case,) = _running
+    judge = case.config.stash.get(judge_key, None)
     if judge is None:
-        run = request.config.stash.setdefault(by_hand_key, HandRun(request.config))
-        judge = run.judge_for(request.node.path)
-    return judge.student_for(check_name(request.node), generator)
+        run = case.config.stash.setdefault(by_hand_key, HandRun(case.config))
+        judge = run.judge_for(case.path, check_name(case))
+    return judge.student(generator)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -75,16 +86,23 @@ class HandRun:
         self.config = config
         self.runs: dict[str, NotebookRun] = {}
         self.judges: dict[Path, CellJudge] = {}
+        self.current: tuple[Path, str] | None = None
         self.warm: list[WarmProcess] = []
 
-    def judge_for(self, path: Path) -> CellJudge:
-        """Return the judge of the grade cell that a check file belongs to."""
+    def judge_for(self, path: Path, check: str) -> CellJudge:
+        """Return the judge of the grade cell that a check file belongs to.
+
+        The cases of one check share a process of the student's; each check has its own.
+        """
         if path not in self.judges:
             run = self._run_of(Assignment(path.parent.name, self.config.rootpath))
             seed = self.config.getoption("--class-seed")
             self.judges[path] = CellJudge(
                 path.stem.removeprefix("test_"), run.caller_of(path.stem), seed
             )
+        if self.current != (path, check):
+            self.judges[path].renew()
+            self.current = path, check
         return self.judges[path]
 
     def _run_of(self, assignment: Assignment) -> NotebookRun:

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from functools import partial
 
 import nbformat
 import pytest
@@ -7,9 +9,10 @@ import torch
 
 from autograder.bank import load_bank
 from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, judge
+from autograder.checking.cache import ResultCache
 from autograder.checking.compare import compare_inputs, compare_values
 from autograder.checking.judge import judge_cell, seeded_generator
-from autograder.checking.student import DirectCaller
+from autograder.checking.student import DirectCaller, expected_outcome
 
 EXACT = Tolerance(0.0)
 
@@ -105,6 +108,129 @@ def test_a_check_that_trips_over_a_result_is_told_to_the_instructor(toy):
     assert cell.earned == 0
     assert "TypeError" in cell.note
     assert "TypeError" not in cell.checks[0].message
+
+
+USES_PYTEST = '''
+import pytest
+
+@pytest.fixture(scope="module")
+def seen():
+    return []
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("session")
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_fixtures(student, seen, folder, tmp_path, monkeypatch, name):
+    """Reads well."""
+    monkeypatch.setenv("LEFT_BEHIND", name)
+    for place in (folder, tmp_path):
+        assert not list(place.iterdir())
+        (place / "file").touch()
+    seen.append(name)
+    assert seen == [name]
+    student.call("square", 2.0)
+'''
+
+
+def test_fixtures_of_every_scope_are_set_up_anew(toy):
+    (toy.checks / "test_square.py").write_text(USES_PYTEST)
+    for _ in range(2):
+        cell = judge(toy, {"square": lambda x: x})["test_square"]
+        assert cell.earned == 1, cell
+    assert "LEFT_BEHIND" not in os.environ
+
+
+def test_a_check_file_that_was_edited_is_collected_anew(toy):
+    path = toy.checks / "test_square.py"
+    square = {"square": lambda x: x * x}
+    assert judge(toy, square)["test_square"].points == 3
+    path.write_text(path.read_text().replace("points(2)", "points(5)"))
+    assert judge(toy, square)["test_square"].points == 6
+
+
+def test_the_conftest_beside_a_check_file_is_read_anew_when_it_was_edited(toy):
+    conftest = toy.checks / "conftest.py"
+    (toy.checks / "test_square.py").write_text(
+        "import pytest\n\n@pytest.mark.points(1)\ndef test_values(number):\n"
+        '    """Reads well."""\n    assert number == 2\n'
+    )
+    for number in (1, 2):
+        conftest.write_text(f"import pytest\n\n@pytest.fixture\ndef number():\n    return {number}")
+        os.utime(conftest, (number, number))
+        assert judge(toy, {"square": None})["test_square"].earned == number - 1
+
+
+def test_a_bank_that_was_edited_is_read_anew(toy):
+    assert len(load_bank(toy).misconceptions) == 4
+    path = toy.bank / "square.py"
+    path.write_text(path.read_text().replace("@equivalent", '@misconception("x", see="y")'))
+    assert len(load_bank(toy).misconceptions) == 5
+
+
+def test_a_check_cannot_end_the_grading(toy):
+    (toy.checks / "test_square.py").write_text(
+        "import pytest\n\n@pytest.mark.points(1)\ndef test_values(student):\n"
+        '    """Reads well."""\n    pytest.exit("enough")\n'
+    )
+    with pytest.raises(BrokenCheckError, match=r"pytest\.exit"):
+        judge(toy, {"square": lambda x: x})
+
+
+def times(by):
+    return lambda x: x * by
+
+
+def counted(calls):
+    def reference(x):
+        calls.append(1)
+        return x * len(calls)
+
+    return reference
+
+
+def test_a_reference_is_computed_once_for_the_same_arguments():
+    calls = []
+    reference = counted(calls)
+    x = torch.ones(2)
+    for argument, count in ((x, 1), (x.clone(), 1), (2 * x, 2), (x.double(), 3)):
+        expected_outcome(reference, [argument])
+        assert len(calls) == count
+    expected_outcome(reference, [x], (0,), torch.ones(2))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([lambda x, by=by: x * by for by in (1, 2)]),
+        ([partial(torch.mul, other=by) for by in (1, 2)]),
+        ([times(by) for by in (1, 2)]),
+    ],
+    ids=["default", "partial", "closure"],
+)
+def test_references_that_differ_in_what_they_hold_are_told_apart(one, other):
+    x = torch.ones(2)
+    assert not torch.equal(expected_outcome(one, [x]).value, expected_outcome(other, [x]).value)
+
+
+def test_an_argument_that_bytes_do_not_tell_is_never_looked_up():
+    calls = []
+    for _ in range(2):
+        expected_outcome(lambda x: calls.append(1), [object()])
+    assert len(calls) == 2
+
+
+def test_the_results_that_are_kept_are_bounded():
+    cache = ResultCache(max_bytes=10_000)
+    for number in range(100):
+        cache.get(("f", bytes([number])), lambda: torch.ones(100))
+    assert cache.bytes <= 10_000
+    assert 1 <= len(cache.results) < 10
+    assert cache.get(("f", bytes([99])), lambda: None) is not None
+    assert cache.get(("f", bytes([0])), lambda: None) is None
 
 
 def test_checks_run_by_hand_against_a_named_notebook(toy, toy_notebook):

@@ -2,7 +2,8 @@ import nbformat
 import pytest
 
 from autograder.bank import load_bank
-from autograder.engine import Limits, NotebookRun, grade_notebook
+from autograder.engine import Limits, NotebookRun, grade_notebook, often_imported
+from autograder.student_process import StudentProcess
 
 QUICK = Limits(cell_seconds=2, call_seconds=1)
 RIGHT = "def square(x):\n    return x * x"
@@ -61,6 +62,48 @@ def test_what_breaks_in_one_check_costs_that_check(toy, toy_notebook, body, mess
     assert empty.outcome != "passed"
     assert message in empty.message
     assert cell.earned == 2
+
+
+COUNTING = "calls = []\ndef square(x):\n    calls.append(1)\n"
+
+
+def test_what_a_passing_check_leaves_behind_costs_no_later_check(toy, toy_notebook):
+    # one call in the grade cell, and two for each of the first check's two dtypes
+    source = COUNTING + "    return x * x if len(calls) <= 5 else None"
+    _, cell = grade(toy, toy_notebook(source))
+    assert [check.outcome for check in cell.checks] == ["passed", "passed"]
+
+
+def test_what_a_failing_check_leaves_behind_earns_no_later_check(toy, toy_notebook):
+    source = COUNTING + "    return None if len(calls) <= 5 else x * x"
+    _, cell = grade(toy, toy_notebook(source))
+    assert [check.outcome for check in cell.checks] == ["failed", "failed"]
+
+
+def test_checks_share_a_process_for_as_long_as_they_pass(toy, toy_notebook, monkeypatch):
+    taken = []
+    caller_at = StudentProcess.caller_at
+    monkeypatch.setattr(
+        StudentProcess, "caller_at", lambda *given: taken.append(1) or caller_at(*given)
+    )
+    grade(toy, toy_notebook(RIGHT))
+    assert len(taken) == 1
+    grade(toy, toy_notebook("def square(x):\n    return 2 * x"))
+    assert len(taken) == 1 + 2
+
+
+def test_only_modules_that_locked_cells_import_are_loaded_beforehand():
+    def cell(source, locked):
+        return nbformat.v4.new_code_cell(source, metadata={"nbgrader": {"locked": locked}})
+
+    cells = [cell("import torch\nfrom sklearn.datasets import load_digits", True)]
+    cells += [cell("import pandas", False), cell("import pandasql  # not pandas", True)]
+    assert often_imported(cells) == {"sklearn.datasets"}
+
+
+def test_how_the_warm_process_was_started_does_not_show_in_the_environment():
+    verdict = outputs_of("import os\n{'PYTHONMALLOC', 'GLIBC_TUNABLES'} & set(os.environ)")
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "set()"
 
 
 def test_an_endless_cell_is_stopped_and_the_rest_still_runs(toy, toy_notebook):

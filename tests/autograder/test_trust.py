@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from autograder.checking import Tolerance, judge
+from autograder.checking.collected import CollectedCheck
 from autograder.checking.compare import compare_inputs, compare_values
 from autograder.checking.failure import MAX_LINE, CheckFailedError, StudentStoppedError
 from autograder.checking.judge import Check
@@ -117,10 +118,9 @@ def test_outputs_keep_their_text_and_lose_half_characters():
 
 
 def test_a_check_whose_cases_did_not_all_run_has_not_passed():
-    check = Check("test_x", "x", 2.0, "", cases=2, cases_passed=1)
-    assert check.result().outcome == "failed"
-    check.cases_passed = 2
-    assert check.result().earned == 2.0
+    check = CollectedCheck("test_x", "x", 2.0, "", ())
+    assert Check(cases=2, cases_passed=1).result(check).outcome == "failed"
+    assert Check(cases=2, cases_passed=2).result(check).earned == 2.0
 
 
 def cube(x):

@@ -10,6 +10,7 @@ import torch
 
 from autograder.checking import CheckFailedError, Student, Tolerance
 from autograder.checking.compare import compare_gradients, compare_values
+from autograder.checking.student import expected_outcome
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def check_values(student: Student) -> Callable[..., None]:
     def check(
         function: str, reference: Callable[..., Any], *arguments: Any, tolerance: Tolerance
     ) -> None:
-        expected = reference(*arguments)
+        expected = expected_outcome(reference, arguments).value
         value = student.call(function, *arguments, tolerance=tolerance).value
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             value = value.to(expected)
@@ -42,12 +43,9 @@ def check_gradients(student: Student) -> Callable[..., None]:
         of: tuple[int, ...],
         tolerance: Tolerance,
     ) -> None:
-        inputs = list(arguments)
-        for index in of:
-            inputs[index] = inputs[index].clone().requires_grad_()
-        result = reference(*inputs)
+        result = expected_outcome(reference, arguments).value
         cotangent = torch.randn(result.shape, generator=student.generator).to(result)
-        expected = torch.autograd.grad(result, [inputs[index] for index in of], cotangent)
+        expected = expected_outcome(reference, arguments, of, cotangent).gradients
         reply = student.call(
             function, *arguments, gradient_of=of, cotangent=cotangent, tolerance=tolerance
         )
