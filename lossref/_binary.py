@@ -11,7 +11,6 @@ from lossref._arrays import (
     check_interval,
     check_range,
     check_shape,
-    exp_,
     match_dtype,
     takes_arrays,
     widen,
@@ -19,9 +18,11 @@ from lossref._arrays import (
 from lossref._elementwise import (
     Formula,
     at_least_0,
+    decay_for,
     elementwise,
     elementwise_loss,
     keep_finite,
+    sum_log1p,
     times,
 )
 from lossref._numerics import decay, sigmoid_slope, stable_sigmoid, stable_softplus
@@ -133,21 +134,21 @@ def _linear(ahead: Tensor, x: Tensor) -> Tensor:
 def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     if positive is not None:
         return (1.0 - t) * stable_sigmoid(x) - positive * t * stable_sigmoid(-x)
-    return _bce_slope_of_decay(decay(x), at_least_0(x), t)
-
-
-def _bce_slope_of_decay(z: Tensor, above: Tensor, t: Tensor) -> Tensor:
-    """(1 - t) σ(x) - t σ(-x) by q = σ(-|x|) = z / (1 + z), so no term is a rounded 1 - p."""
-    q = z / (1.0 + z)
-    if torch.is_grad_enabled():
-        return (above - t) + (1.0 - 2.0 * above) * q
-    return (above - t).addcmul_(1.0 - 2.0 * above, q)
+    # (1 - t) σ(x) - t σ(-x) by q = σ(-|x|) = z / (1 + z), so no term is a rounded 1 - p.
+    z, above = decay(x), at_least_0(x)
+    return (above - t) + (1.0 - 2.0 * above) * (z / (1.0 + z))
 
 
 def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    z, above = exp_(x.abs().neg_(), dtype), at_least_0(x)
-    total = z.log1p().sum() + _linear(above - t, x).sum()
-    return total, _bce_slope_of_decay(z, above, t)
+    """The sum of `_bce` and each `_bce_slope`, in place: new memory costs more than arithmetic."""
+    z, above = decay_for(dtype, x), at_least_0(x)
+    ahead = above - t
+    linear = torch.dot(ahead, x)
+    if not bool(linear.isfinite()):
+        linear = _linear(ahead, x).sum()
+    total = sum_log1p(z) + linear
+    q = z.div_(z + 1.0)
+    return total, ahead.add_(q).addcmul_(above, q, value=-2.0)
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import TypedFunction, check_shape, visible, wide_dtype
+from lossref._arrays import LOG2_E, TypedFunction, check_shape, visible, wide_dtype
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
 from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE, foreseen
 
@@ -49,6 +49,29 @@ def at_least_0(x: Tensor) -> Tensor:
         return (x >= 0.0).to(x.dtype)
     # In place it is vectorized, which a comparison to booleans is not; vmap does not know it.
     return x.detach().clone().ge_(0.0)
+
+
+def decay_for(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """e^-|x| without gradients, one format up from the dtype to which the result is rounded."""
+    if dtype == torch.float32:
+        return x.abs().mul_(-LOG2_E).exp2_()
+    return x.abs().neg_().exp_()
+
+
+def sum_log1p(z: Tensor) -> Tensor:
+    """Σ log(1 + z) for z in [0, 1], as the logarithms of products of eight.
+
+    Each product is held as what it exceeds 1 by, a + b + a b: no term is negative, so small z keep
+    all their digits.
+    """
+    rest = z.new_zeros(())
+    for _ in range(3):
+        half, odd = divmod(len(z), 2)
+        a, b = z[:half], z[half : 2 * half]
+        if odd:
+            rest += z[-1].log1p()
+        z = torch.addcmul(a + b, a, b)
+    return z.log1p().sum() + rest
 
 
 def _chunk(x: Tensor) -> int:

@@ -14,7 +14,6 @@ from lossref._arrays import (
     check_interval,
     check_range,
     check_shape,
-    exp_,
     match_dtype,
     takes_arrays,
     visible,
@@ -25,6 +24,7 @@ from lossref._elementwise import (
     AtOnce,
     Formula,
     at_least_0,
+    decay_for,
     elementwise,
     elementwise_loss,
     keep_finite,
@@ -137,37 +137,40 @@ def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula,
     the cross-entropy u |x| + log(1 + z): sums of terms that are never negative.
     """
 
-    def parts(z: Tensor, above: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-        """How far t is off, the two factors of the loss, and what 1 + z divides."""
-        u = (above - t).abs()
+    def parts(z: Tensor, ahead: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss's two factors, and (1 - p_t) (1 + z)."""
+        u = ahead.abs()
         mixed = u + (1.0 - u) * z
         power = (mixed / (1.0 + z)).pow(gamma)
         if alpha is not None:
             power = power * torch.lerp(t.new_tensor(1.0 - alpha), t.new_tensor(alpha), t)
-        size = (2.0 * above - 1.0) * x
-        return u, power, torch.log1p(z) + (u * size).nan_to_num(0.0, torch.inf), mixed
-
-    def slope_of(z: Tensor, above: Tensor, t: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
-        u, power, loss, mixed = parts
-        # p (1 - p) / (1 - p_t); z cancels where u is 0, also where both have become 0.
-        ratio = ratio_or_1(z, mixed, u)
-        own = (above - t) + (1.0 - above - t) * z
-        focus = gamma * (1.0 - 2.0 * t) * ratio * keep_finite(loss)
-        return power * (focus + own) / (1.0 + z)
+        # u |x|: 0 where an infinite x is right.
+        return power, torch.log1p(z) + (ahead * x).nan_to_num(0.0, torch.inf), mixed
 
     def value(x: Tensor, t: Tensor) -> Tensor:
-        _, power, loss, _ = parts(decay(x), at_least_0(x), x, t)
+        power, loss, _ = parts(decay(x), at_least_0(x) - t, x, t)
         # Where the power is 0 so is the loss: no 0 meets an infinity.
         return power * loss
 
     def slope(x: Tensor, t: Tensor) -> Tensor:
         z, above = decay(x), at_least_0(x)
-        return slope_of(z, above, t, parts(z, above, x, t))
+        power, loss, mixed = parts(z, above - t, x, t)
+        # p (1 - p) / (1 - p_t); z cancels where u is 0, also where both have become 0.
+        ratio = ratio_or_1(z, mixed, above - t)
+        own = (above - t) + (1.0 - above - t) * z
+        focus = gamma * (1.0 - 2.0 * t) * ratio * keep_finite(loss)
+        return power * (focus + own) / (1.0 + z)
 
     def at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        z, above = exp_(x.abs().neg_(), dtype), at_least_0(x)
-        each = parts(z, above, x, t)
-        return torch.dot(each[1], each[2]), slope_of(z, above, t, each)
+        """The same in place, since new memory costs more than arithmetic."""
+        z, above = decay_for(dtype, x), at_least_0(x)
+        ahead = above - t
+        power, loss, mixed = parts(z, ahead, x, t)
+        # 0 is right for both 0/0 times a loss of 0, and 0 times an infinite loss.
+        result = torch.div(z, mixed, out=mixed).mul_(loss).nan_to_num_(0.0)
+        result.mul_((t * (-2.0 * gamma)).add_(gamma)).add_(ahead)
+        result.addcmul_(above.add_(t).neg_().add_(1.0), z)
+        return torch.dot(power, loss), result.mul_(power).div_(z.add_(1.0))
 
     return value, slope, at_once
 

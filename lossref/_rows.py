@@ -385,7 +385,9 @@ def foreseen(g: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:
     factor = 2.0 ** round(math.log2(ratio))
     # One format up, a last place is nothing; in float64 it would be seen.
     rtol = 0.0 if dtype == torch.float64 else 4.0 * torch.finfo(g.dtype).eps
-    return factor if torch.allclose(g, expected * factor, rtol, 0.0, equal_nan=True) else None
+    expected = expected * factor
+    alike = torch.equal(g, expected) or torch.allclose(g, expected, rtol, 0.0, equal_nan=True)
+    return factor if alike else None
 
 
 class IndexCrossEntropy(RowFunction):

@@ -152,6 +152,7 @@ def test_the_gradient_kept_from_the_forward_pass_is_scaled_without_loss(case, dt
     for reduction, scale in (("sum", 1.0), ("mean", 1 / 64)):
         of_mean = {"denominator": 64} if reduction == "mean" else {}
         whole = case.loss(x, t, reduction=reduction, **of_mean, **options)
+        torch.testing.assert_close(whole, (each.double().sum() * scale).to(dtype))
 
         def gradient(factor, whole=whole):
             return torch.autograd.grad(whole * factor, x, retain_graph=True)[0]
@@ -270,6 +271,24 @@ def test_gaussian_nll_agrees_with_pytorch(full, shape, generator):
         if not scalar:
             ours = torch.autograd.grad(got.sum(), v)
             torch.testing.assert_close(ours, torch.autograd.grad(expected.sum(), v))
+
+
+def test_the_sum_of_tiny_losses_keeps_every_digit():
+    for count in range(1, 18):
+        x = torch.full((count,), 80.0, dtype=torch.float64, requires_grad=True)
+        got = lossref.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="sum")
+        assert math.isclose(got.item(), count * math.exp(-80.0), rel_tol=1e-15)
+
+
+def test_infinite_logits_in_a_sum():
+    x = torch.tensor([math.inf, -math.inf, 0.0], requires_grad=True)
+    t = torch.tensor([1.0, 0.0, 1.0])
+    for loss in (lossref.binary_cross_entropy_with_logits, lossref.sigmoid_focal_loss):
+        total = loss(x, t, reduction="sum")
+        assert total == loss(x[2:], t[2:], reduction="sum")
+        assert torch.autograd.grad(total, x)[0][:2].tolist() == [0.0, 0.0]
+        assert loss(x, 1 - t, reduction="sum") == math.inf
+        assert loss(x * math.nan, t, reduction="sum").isnan()
 
 
 def test_certain_probabilities():
