@@ -84,9 +84,9 @@ def arcface_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``embeddings``. Computed in
-        float64 and rounded once; in float64 each cosine has an absolute error of
-        :math:`(D + 4)\,2^{-53}`, which :math:`s` multiplies. On its class centre an embedding has
-        no direction away from it, and that part of the gradient is 0.
+        float64 and rounded once; in float64 as exact as
+        :func:`~lossref.info_nce_loss` with :math:`\tau = 1/s`. On its class centre an embedding
+        has no direction away from it, and that part of the gradient is 0.
 
     Raises
     ------
@@ -173,8 +173,8 @@ def cosface_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``embeddings``. Computed in
-        float64 and rounded once; in float64 each cosine has an absolute error of
-        :math:`(D + 4)\,2^{-53}`, which :math:`s` multiplies.
+        float64 and rounded once; in float64 as exact as
+        :func:`~lossref.info_nce_loss` with :math:`\tau = 1/s`.
 
     Raises
     ------

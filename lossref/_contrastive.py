@@ -60,9 +60,10 @@ def info_nce_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``query``. Computed in float64
-        from unit vectors and rounded once; in float64 each similarity has an absolute error of
-        :math:`(D + 4)\,2^{-53}/\tau`, and the loss one of twice that. A zero vector has cosine 0
-        with every other and gets no gradient.
+        from unit vectors and rounded once. In float64 a cosine, a sum of D products, has an
+        absolute error of :math:`(D + 4)\,2^{-53}`, which :math:`1/\tau` multiplies: the loss has
+        twice that and 4 ULP, and the gradient :math:`2 (D + 4)/\tau` ULP of its largest slope. A
+        zero vector has cosine 0 with every other and gets no gradient.
 
     Raises
     ------
@@ -374,8 +375,9 @@ def siglip_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``image``. Computed in float64
-        and rounded once; in float64 each similarity has an absolute error of
-        :math:`(D + 4)\,2^{-53}\,s`.
+        and rounded once; in float64 each of the N similarities adds an absolute error of
+        :math:`(D + 4)\,2^{-53}\,s`, and the gradient has the bound of
+        :func:`~lossref.info_nce_loss`.
 
     Raises
     ------

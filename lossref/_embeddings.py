@@ -7,6 +7,7 @@ logits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,13 +89,39 @@ def power_of_two(x: Tensor) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """Unit vectors in float64; a zero vector stays zero and gets no gradient."""
-    if x.dtype == torch.float64:
-        # Only here can a square leave the range.
-        x = x / power_of_two(x)
-    x = x.double()
+    result: Tensor = Normalize.apply(x)
+    return result
+
+
+class Normalize(TypedFunction):
+    """Unit vectors of rows; the gradient leaves out the direction of the vector itself."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _unit(x)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        z, inverse = _unit(x)
+        return ((g - z * (z * g).sum(-1, keepdim=True)) * inverse).to(x.dtype)
+
+
+def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors and the inverse lengths, both 0 for a zero vector, in float64."""
+    # Only in float64 can a square leave the range.
+    scale = power_of_two(x) if x.dtype == torch.float64 else None
+    x = x.double() if scale is None else x / scale
     squares = x.square().sum(-1, keepdim=True)
     zero = squares == 0.0
-    return x * torch.where(zero, 0.0, torch.where(zero, 1.0, squares).rsqrt())
+    inverse = torch.where(zero, 0.0, torch.where(zero, 1.0, squares).rsqrt())
+    return x * inverse, inverse if scale is None else inverse / scale
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -170,7 +197,8 @@ def others_kernel(x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
 def softmax_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of rows and, in the memory of the rows, their softmax."""
     top = x.amax(1, keepdim=True)
-    e = x.sub_(top).exp_()
+    # 2^x takes less than half the time of e^x, and adds no more than the products have lost.
+    e = x.sub_(top).mul_(math.log2(math.e)).exp2_()
     total = e.sum(1, keepdim=True)
     return (top + total.log()).squeeze(1), e.div_(total)
 

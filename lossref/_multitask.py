@@ -181,6 +181,6 @@ def gradnorm_weights(
     w, norms = widen(weights.detach()), widen(grad_norms.detach())
     targets = gradnorm_targets(w * norms, widen(loss_ratios.detach()), alpha=alpha)
     step = (w - learning_rate * norms * torch.sign(w * norms - targets)).clamp(min=0.0)
-    if not bool(step.sum() > 0.0):
+    if len(step) and not bool(step.sum() > 0.0):
         raise ValueError(f"learning_rate {learning_rate!r} is too large: no weight stays positive")
     return (len(step) * step / step.sum()).to(dtype)

@@ -57,9 +57,11 @@ def contrastive_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``x1``. Correct to 1 ULP in
-        float16, bfloat16 and float32, value and gradient; in float64 the value of a similar pair
-        to D + 4 ULP, that of a dissimilar one to as many ULP of the margin's square. Identical
-        points of a dissimilar pair get gradient 0, for want of a direction.
+        float16, bfloat16 and float32, value and gradient. In float64, where the sum of D squares
+        is rounded as it is taken, a similar pair to D + 4 ULP, a dissimilar one to as many ULP of
+        the margin's square, from which it may cancel, and the gradient to as many ULP of its
+        largest slope. Identical points of a dissimilar pair get gradient 0, for want of a
+        direction.
 
     Raises
     ------
@@ -137,8 +139,9 @@ def triplet_margin_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``; the dtype of ``anchor``. Computed in float64
-        and rounded once; in float64 with an absolute error of D + 4 ULP of the largest distance
-        or the margin. Identical points get gradient 0.
+        and rounded once. The loss and its slopes are differences, which cross zero: in float64
+        the absolute error is D + 4 ULP of the largest distance or the margin, and of the largest
+        slope. Identical points get gradient 0.
 
     Raises
     ------
@@ -215,9 +218,9 @@ def batch_hard_triplet_loss(
     -------
     array
         A scalar, or for ``"none"`` shape ``(N,)``, with 0 for anchors that lack a positive or a
-        negative; the dtype of ``embeddings``. Computed in float64 and rounded once; in float64
-        with an absolute error of D + 4 ULP of the largest distance or the margin. Among equally
-        hard samples the first is taken.
+        negative; the dtype of ``embeddings``. Computed in float64 and rounded once, with the
+        bounds of :func:`~lossref.triplet_margin_loss`. Among equally hard samples the first is
+        taken.
 
     Raises
     ------
@@ -270,7 +273,7 @@ def _hardest(x: Tensor, same: Tensor, friends: Tensor) -> tuple[Tensor, Tensor]:
     order, doubt = _ordering(x)
     farthest, doubtful = _first_largest(order, friends, doubt)
     nearest, unsure = _first_largest(-order, ~same, doubt)
-    if bool(visible((doubtful | unsure).any())):
+    if bool(visible(doubtful | unsure).any()):
         # Within the rounding of the products: the distances themselves decide.
         order = all_distances(x, x)
         farthest, _ = _first_largest(order, friends, doubt)

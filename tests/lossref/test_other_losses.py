@@ -336,6 +336,108 @@ def test_uncertainty_weighting_is_correct_in_the_last_place(dtype, generator):
     assert worst(got, mp.fsum((mp.exp(-b) * a + b) / 2 for a, b in pairs)) <= 1
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_uncertainty_weighting_has_correct_gradients(dtype, generator):
+    losses = (torch.rand(7, generator=generator) * 5).to(dtype).requires_grad_()
+    s = torch.randn(7, generator=generator).to(dtype).requires_grad_()
+    total = lossref.uncertainty_weighted_loss(losses, s)
+    to_losses, to_s = torch.autograd.grad(total, (losses, s))
+    pairs = list(zip(exact(losses), exact(s), strict=True))
+    bound = 3 if dtype == torch.float64 else 1
+    assert worst(to_losses, [mp.exp(-b) / 2 for _, b in pairs]) <= bound
+    # The slope to s crosses zero where e^-s L is 1.
+    terms = [max(mp.exp(-b) * a, mpf(1)) for a, b in pairs]
+    floor = terms if dtype == torch.float64 else [x * mpf(2) ** -9 for x in terms]
+    slopes = [(1 - mp.exp(-b) * a) / 2 for a, b in pairs]
+    assert worst(to_s, slopes, floor=floor) <= bound
+
+
+MULTI_TASK = {
+    "uncertainty": (lossref.uncertainty_weighted_loss, 2),
+    "gradnorm targets": (lossref.gradnorm_targets, 2),
+    "gradnorm weights": (lossref.gradnorm_weights, 3),
+}
+
+
+@pytest.mark.parametrize("name", MULTI_TASK)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_multi_task_inputs_stay_as_they_are_and_need_not_be_contiguous(name, dtype, generator):
+    loss, count = MULTI_TASK[name]
+    arrays = [(torch.rand(4, generator=generator) + 0.5).to(dtype) for _ in range(count)]
+    before = [x.clone() for x in arrays]
+    got = loss(*arrays)
+    spaced = [x.repeat_interleave(2)[::2] for x in arrays]
+    assert got.dtype == dtype
+    assert torch.equal(loss(*spaced), got)
+    assert all(torch.equal(x, y) for x, y in zip(arrays, before, strict=True))
+    if dtype != torch.bfloat16:
+        assert np.array_equal(loss(*(x.numpy() for x in arrays)), got.numpy())
+
+
+@pytest.mark.parametrize("name", MULTI_TASK)
+def test_multi_task_columns_and_wrong_arrays_are_named(name):
+    loss, count = MULTI_TASK[name]
+    x = torch.ones(3)
+    for position in range(count):
+        for wrong, error in [
+            (x[:, None], ValueError),
+            (x[:2], ValueError),
+            (x.double(), TypeError),
+            (x.long(), TypeError),
+            ([1.0, 1.0, 1.0], TypeError),
+        ]:
+            arrays = [x] * count
+            arrays[position] = wrong
+            refused(error, "must (have|be)", loss, *arrays)
+
+
+def test_no_tasks_cost_nothing():
+    none = torch.zeros(0, requires_grad=True)
+    total = lossref.uncertainty_weighted_loss(none, none)
+    assert total == 0
+    assert torch.autograd.grad(total, none)[0].shape == (0,)
+    assert lossref.gradnorm_targets(none, none).shape == (0,)
+    assert lossref.gradnorm_weights(none, none, none).shape == (0,)
+
+
+def test_uncertainty_weighting_under_vmap_and_grad(generator):
+    losses, s = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
+    got = torch.func.vmap(torch.func.grad(lossref.uncertainty_weighted_loss, 1))(losses, s)
+    torch.testing.assert_close(got, 0.5 * (1 - torch.exp(-s) * losses))
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_gradnorm_is_correct_in_the_last_place(dtype, generator):
+    weights, norms, ratios = ((torch.rand(5, generator=generator) + 0.3).to(dtype) for _ in "123")
+    g, r, w = exact(norms), exact(ratios), exact(weights)
+
+    def targets(norms):
+        mean, middle = mp.fsum(norms) / 5, mp.fsum(r) / 5
+        return [mean * (x / middle) ** mpf(1.5) for x in r]
+
+    assert worst(lossref.gradnorm_targets(norms, ratios), targets(g)) <= 1
+    asked = targets([a * b for a, b in zip(w, g, strict=True)])
+    rate = mpf(0.025)
+    step = [a - rate * b * mp.sign(a * b - t) for a, b, t in zip(w, g, asked, strict=True)]
+    expected = [5 * x / mp.fsum(step) for x in step]
+    assert worst(lossref.gradnorm_weights(weights, norms, ratios), expected) <= 1
+
+
+def test_calibration_error_leaves_its_input_and_takes_views(generator):
+    probs = torch.softmax(torch.randn(6, 3, generator=generator), 1)
+    target = torch.arange(6) % 3
+    before = probs.clone()
+    got = lossref.expected_calibration_error(probs, target)
+    strided = probs.T.contiguous().T
+    spaced = target.repeat_interleave(2)[::2]
+    assert torch.equal(lossref.expected_calibration_error(strided, spaced), got)
+    assert torch.equal(probs, before)
+    ece = lossref.expected_calibration_error
+    refused(ValueError, r"target must have shape \(6,\)", ece, probs, target[:, None])
+    refused(TypeError, r"probs must be", ece, probs.long(), target)
+    refused(TypeError, r"target must hold integer", ece, probs, probs[:, 0])
+
+
 def test_gradnorm():
     norms, ratios = np.array([1.0, 3.0, 2.0]), np.array([0.5, 1.0, 1.5])
     targets = lossref.gradnorm_targets(norms, ratios, alpha=2.0)
