@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -24,7 +25,7 @@ class NotAllowed:
     names: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
         """All that a refusal can name."""
         operators = (operator.strip("_").partition(".")[0] for operator in self.operators)

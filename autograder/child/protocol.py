@@ -111,11 +111,12 @@ def _write_text(tag: bytes, text: str, parts: list[bytes]) -> None:
 
 def _write_tensor(tensor: torch.Tensor, parts: list[bytes]) -> None:
     device = DEVICES.index(tensor.device.type)
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    plain = tensor.detach().cpu().resolve_neg()
+    # NumPy has no bfloat16
+    numbers = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain
     header = bytes([TENSOR_DTYPES.index(tensor.dtype), device, tensor.dim()])
     parts.append(b"t" + header + struct.pack(f"!{tensor.dim()}Q", *tensor.shape))
-    parts.append(data)
+    parts.append(numbers.numpy().tobytes())
 
 
 def _write_array(array: np.ndarray[Any, Any], parts: list[bytes]) -> None:

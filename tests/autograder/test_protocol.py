@@ -40,9 +40,25 @@ def test_nan_payloads_and_negative_zero_survive():
     assert torch.equal(back.view(torch.int32), bits)
 
 
-def test_a_transposed_tensor_keeps_its_entries():
-    tensor = torch.arange(6.0).reshape(2, 3).T
-    assert torch.equal(round_trip(tensor), tensor)
+NUMBERS = torch.arange(1.0, 7.0).reshape(2, 3)
+
+
+VIEWS = {
+    "transposed": NUMBERS.T,
+    "transposed bfloat16": NUMBERS.bfloat16().T,
+    "steps": NUMBERS[:, ::2],
+    "steps of bfloat16": NUMBERS.bfloat16()[:, ::2],
+    "expanded": NUMBERS[:1].expand(4, 3),
+    "negated": torch.complex(NUMBERS, NUMBERS).conj().imag,
+    "parameter": torch.nn.Parameter(NUMBERS),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_a_view_keeps_its_entries(view):
+    back = round_trip(view)
+    assert back.dtype == view.dtype
+    assert torch.equal(back, view.detach())
 
 
 @pytest.mark.parametrize("name", protocol.ARRAY_DTYPES)
