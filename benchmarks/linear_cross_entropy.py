@@ -10,7 +10,10 @@ Memory is the peak of the resident set over one forward and backward pass, less 
 before. A small pass runs first, so that the libraries' own buffers are there, and freed memory is
 handed back before the count begins. The bound is the two gradients, one chunk of logits and 20 MiB.
 
+With --chunk-size it compares numbers of rows of a chunk instead, in turn in one process.
+
 Run: python benchmarks/linear_cross_entropy.py --vocabulary 32768 [--device cuda]
+     python benchmarks/linear_cross_entropy.py --vocabulary 32768 --chunk-size 128 256 512
 """
 
 import argparse
@@ -113,6 +116,35 @@ def measure(side, device, vocabulary, rows, repeats):
     return {"seconds": min(times), "MiB": memory, "products": best}
 
 
+def compare_chunks(vocabulary, options):
+    """One row for each number of rows of a chunk, and the matrix products."""
+    hidden, weight, target = problem(options.device, vocabulary, options.rows)
+    parts = products(hidden.detach(), weight.detach())
+
+    def step(chunk):
+        hidden.grad = weight.grad = None
+        lossref.linear_cross_entropy(hidden, weight, target, chunk_size=chunk).backward()
+
+    best = dict.fromkeys(["products", *options.chunk_size], float("inf"))
+    for _ in range(options.repeats):
+        taken = sum(seconds(product, options.device) for product in parts.values())
+        best["products"] = min(best["products"], taken)
+        for chunk in options.chunk_size:
+            taken = seconds(lambda chunk=chunk: step(chunk), options.device)
+            best[chunk] = min(best[chunk], taken)
+    limit = best.pop("products")
+    return [
+        {
+            "vocabulary": vocabulary,
+            "rows of a chunk": chunk,
+            "chunk MiB": chunk * vocabulary * 4 / MIB,
+            "seconds": taken,
+            "seconds / products": taken / limit,
+        }
+        for chunk, taken in best.items()
+    ]
+
+
 def in_fresh_process(side, vocabulary, options):
     command = [sys.executable, __file__, "--side", side, "--vocabulary", str(vocabulary)]
     for name in ("device", "rows", "repeats"):
@@ -160,6 +192,7 @@ def main():
     parser.add_argument("--vocabulary", type=int, nargs="+", default=sizes)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chunk-size", type=int, nargs="+")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -169,6 +202,10 @@ def main():
         )
         return
     for vocabulary in options.vocabulary:
+        if options.chunk_size:
+            rows = compare_chunks(vocabulary, options)
+            publish(f"linear_cross_entropy-chunks-{options.device}-{vocabulary}", rows)
+            continue
         rows, missing = compare(vocabulary, options)
         publish(f"linear_cross_entropy-{options.device}-{vocabulary}", rows, missing)
 
