@@ -43,7 +43,7 @@ def chunked_by_torch(hidden, weight, target):
 
 SIDES = {
     "lossref": lossref.linear_cross_entropy,
-    "torch, chunked": chunked_by_torch,
+    "torch": chunked_by_torch,
     "naive": lambda h, w, y: F.cross_entropy(F.linear(h, w), y),
 }
 
@@ -146,7 +146,7 @@ def compare_chunks(vocabulary, options):
 
 
 def in_fresh_process(side, vocabulary, options):
-    command = [sys.executable, __file__, "--side", side, "--vocabulary", str(vocabulary)]
+    command = [sys.executable, __file__, "--in-this-process", side, "--vocabulary", str(vocabulary)]
     for name in ("device", "rows", "repeats"):
         command += [f"--{name}", str(getattr(options, name))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -155,10 +155,11 @@ def in_fresh_process(side, vocabulary, options):
 
 def compare(vocabulary, options):
     """One row for each side, and what is missing."""
-    sides = list(SIDES)
+    # The matrix products are timed beside lossref, so it is always there.
+    sides = [side for side in SIDES if side == "lossref" or side in options.sides]
     missing = []
-    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        sides.remove("torch, chunked")
+    if "torch" in sides and not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        sides.remove("torch")
         missing.append("torch with F.linear_cross_entropy")
     gradients = (vocabulary + options.rows) * WIDTH * 4 / MIB
     chunk = min(options.rows, chunk_rows(None, vocabulary)) * vocabulary * 4 / MIB
@@ -191,9 +192,10 @@ def main():
     sizes = [32768, 65536, 131072]
     parser.add_argument("--vocabulary", type=int, nargs="+", default=sizes)
     parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunk-size", type=int, nargs="+")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--in-this-process", dest="side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         size = options.vocabulary[0]
@@ -207,7 +209,8 @@ def main():
             publish(f"linear_cross_entropy-chunks-{options.device}-{vocabulary}", rows)
             continue
         rows, missing = compare(vocabulary, options)
-        publish(f"linear_cross_entropy-{options.device}-{vocabulary}", rows, missing)
+        part = "" if set(options.sides) == set(SIDES) else f"-{rows[-1]['side']}"
+        publish(f"linear_cross_entropy-{options.device}-{vocabulary}{part}", rows, missing)
 
 
 if __name__ == "__main__":
