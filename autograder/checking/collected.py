@@ -22,6 +22,8 @@ LEFT_OUT = (
     *("legacypath", "logging", "pastebin", "setuponly", "setupplan", "stepwise"),
     *("threadexception", "unittest", "unraisableexception", "warnings"),
 )
+# more than a course has; a worker that sees many versions of courses must not keep them all
+MAX_COLLECTED = 200
 _collected: dict[Path, CollectedChecks] = {}
 
 
@@ -125,6 +127,8 @@ def collected_checks(assignment: Assignment, path: Path) -> CollectedChecks:
         if known.stamp == _stamp(assignment, path):
             return known
         _collected.pop(path).close()
+    while len(_collected) >= MAX_COLLECTED:
+        _collected.pop(next(iter(_collected))).close()
     _drop_stale_modules(path)
     _collected[path] = CollectedChecks(assignment, path)
     return _collected[path]

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from autograder.bank import load_bank
-from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, judge
+from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, collected, judge
 from autograder.checking.cache import ResultCache
 from autograder.checking.compare import compare_inputs, compare_values
 from autograder.checking.judge import judge_cell, seeded_generator
@@ -161,6 +162,15 @@ def test_the_conftest_beside_a_check_file_is_read_anew_when_it_was_edited(toy):
         conftest.write_text(f"import pytest\n\n@pytest.fixture\ndef number():\n    return {number}")
         os.utime(conftest, (number, number))
         assert judge(toy, {"square": None})["test_square"].earned == number - 1
+
+
+def test_only_so_many_check_files_are_kept(toy, monkeypatch):
+    monkeypatch.setattr(collected, "MAX_COLLECTED", 2)
+    for name in ("one", "two", "three", "one"):
+        shutil.copy(toy.checks / "test_square.py", toy.checks / f"test_{name}.py")
+        os.utime(toy.checks / f"test_{name}.py", (1, 1))
+        assert judge_cell(toy, f"test_{name}", lambda: DirectCaller({})).points == 3
+        assert len(collected._collected) <= 2
 
 
 def test_a_bank_that_was_edited_is_read_anew(toy):
