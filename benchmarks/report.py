@@ -33,6 +33,30 @@ def best_time(function, device="cpu", budget=2.0, fewest=3):
     return best
 
 
+def best_times(functions, device="cpu", budget=2.0, runs=5):
+    """The shortest time of each function, in turns, so that a slow moment hits them all.
+
+    A turn is several runs, or as many as its share of the budget holds: the first of them still
+    meets the caches and threads that another function has left.
+    """
+    best, start = dict.fromkeys(functions, float("inf")), time.perf_counter()
+    for function in functions.values():
+        function()
+    while True:
+        for name, function in functions.items():
+            turn = time.perf_counter()
+            for _ in range(runs):
+                synchronize(device)
+                began = time.perf_counter()
+                function()
+                synchronize(device)
+                best[name] = min(best[name], time.perf_counter() - began)
+                if time.perf_counter() - turn > budget / 2:
+                    break
+        if time.perf_counter() - start > budget * len(functions):
+            return best
+
+
 def synchronize(device):
     if device == "cuda":
         torch.cuda.synchronize()
