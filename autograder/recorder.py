@@ -118,9 +118,10 @@ class Recorder:
         known, extension = self.submitted.get(student, (None, None))
         timestamp = timestamp or known
         if timestamp is None or self.duedate is None:
-            return 0.0
+            return 0
         due = self.duedate + extension if extension is not None else self.duedate
-        return float(max(0.0, (timestamp - due).total_seconds()))
+        # 0, not 0.0, as nbgrader has it, so that both write the same bytes
+        return max(0, (timestamp - due).total_seconds())
 
     def record(self, results: Sequence[Result]) -> None:
         """Record a batch of results: all of it in the gradebook, then folder by folder."""
