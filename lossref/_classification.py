@@ -111,6 +111,13 @@ def cross_entropy(
         If a shape does not fit, an index is outside [0, C) and not ``ignore_index``,
         ``label_smoothing`` is outside [0, 1], or the reduction is unknown.
 
+    Notes
+    -----
+    Where a gradient to the logits is wanted, a sum or mean over index targets computes it with
+    the value and keeps it, one array of the size of the logits, for the backward pass. If the
+    loss is then multiplied by anything but a power of two in (0, 1], it is computed anew, so that
+    it is still rounded once.
+
     References
     ----------
     I. J. Good, "Rational decisions", Journal of the Royal Statistical Society B 14(1), 1952,

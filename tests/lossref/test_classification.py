@@ -344,6 +344,23 @@ def test_the_gradient_kept_from_the_forward_pass_is_the_one_asked_for(
         torch.testing.assert_close(again, expected, **once_more)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("loss", [lossref.cross_entropy, lossref.focal_loss])
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}, {"denominator": 7}])
+def test_backward_of_a_sum_or_mean_takes_no_second_exponential(
+    dtype, loss, options, generator, monkeypatch
+):
+    x = torch.randn(300, 5, 7, generator=generator).to(dtype).requires_grad_()
+    y = torch.randint(-1, 5, (300, 7), generator=generator)
+    weight = torch.rand(5, generator=generator)
+    name = "alpha" if loss is lossref.focal_loss else "weight"
+    monkeypatch.setitem(lossref._rows.CHUNK_ELEMENTS, "cpu", 1000)
+    total = loss(x, y, ignore_index=-1, **options, **{name: weight.to(dtype)})
+    monkeypatch.delattr(lossref._rows.IndexCrossEntropyGradient, "forward")
+    (total / 4).backward()
+    assert x.grad.count_nonzero() > 0
+
+
 def test_the_gradient_of_a_gradient_kept_from_the_forward_pass(generator):
     x = torch.randn(4, 7, generator=generator, dtype=torch.float64, requires_grad=True)
     y = torch.tensor([0, 6, -100, 2])

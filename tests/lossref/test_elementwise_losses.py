@@ -273,6 +273,17 @@ def test_gaussian_nll_agrees_with_pytorch(full, shape, generator):
             torch.testing.assert_close(ours, torch.autograd.grad(expected.sum(), v))
 
 
+@pytest.mark.parametrize("case", PARAMETERS)
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}, {"denominator": 7}])
+def test_backward_of_a_sum_or_mean_takes_no_second_pass(case, options, generator, monkeypatch):
+    x, t = inputs_of(case, torch.float32, generator)
+    x.requires_grad_()
+    total = case.loss(x, t, **options, **arrange(case, torch.float32))
+    monkeypatch.delattr(lossref._elementwise, "pullback")
+    (total / 4).backward()
+    assert x.grad.count_nonzero() > 0
+
+
 def test_the_sum_of_tiny_losses_keeps_every_digit():
     for count in range(1, 18):
         x = torch.full((count,), 80.0, dtype=torch.float64, requires_grad=True)
