@@ -141,7 +141,8 @@ class Cluster(Executor):
     def _forget(self, outer: Future[bytes]) -> None:
         with self.lock:
             inner = self.pending.pop(outer, None)
-        if inner is not None and outer.cancelled():
+        # a task that was given up must not be waited for
+        if inner is not None:
             inner.cancel()
 
     def _pass_on(self, outer: Future[bytes], inner: Future[Outcome]) -> None:

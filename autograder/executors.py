@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from autograder.assignment import Assignment
-from autograder.worker_process import WorkerProcesses, reference
+from autograder.worker_process import ClusterError, WorkerProcesses, reference
 
 
 def open_executor(
@@ -33,8 +33,13 @@ def open_executor(
     """
     if not scheduler:
         return LocalPool(workers)
-    from autograder.cluster import Cluster
-
+    try:
+        from autograder.cluster import Cluster
+    except ModuleNotFoundError as error:
+        raise ClusterError(
+            f"a cluster needs the package {error.name}, which is not installed: "
+            "install this project with its extra `cluster`"
+        ) from error
     return Cluster(scheduler, assignment)
 
 
