@@ -121,7 +121,8 @@ class Recorder:
             return 0
         due = self.duedate + extension if extension is not None else self.duedate
         # 0, not 0.0, as nbgrader has it, so that both write the same bytes
-        return max(0, (timestamp - due).total_seconds())
+        late: float = max(0, (timestamp - due).total_seconds())
+        return late
 
     def record(self, results: Sequence[Result]) -> None:
         """Record a batch of results: all of it in the gradebook, then folder by folder."""
