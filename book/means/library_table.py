@@ -70,11 +70,11 @@ class LibraryTable:
 
     def _group(self, case: Case) -> str:
         exact = "no agreed answer" if case.exact is None else f"exactly {number(case.exact, 6)}"
-        note = f" {case.note}" if case.note else ""
+        note = f'<span class="note">{html.escape(case.note)}</span>' if case.note else ""
         rows = "".join(_row(answer, case.exact) for answer in self.answers[case.name])
         return (
             f'<tbody id="case-{case.name}"><tr class="case"><th colspan="3" scope="rowgroup">'
-            f"<span>{html.escape(case.title)}: {exact}.{html.escape(note)}</span></th></tr>"
+            f"<span>{html.escape(case.title)}: {exact}.</span> {note}</th></tr>"
             f"{rows}</tbody>"
         )
 
