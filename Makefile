@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 book := _build/.made
 exercises := build/exercises.made
 sample := course/.made
-book_sources := _config.yml _toc.yml LICENSE $(shell find book lossref -type f -not -name '*.pyc') \
+book_sources := _config.yml _toc.yml LICENSE $(shell find book lossref autograder tests/autograder/attacks -type f -not -name '*.pyc') \
 	$(wildcard exercises/*/*)
 grading_sources := nbgrader_config.py $(shell find autograder lossref tests/hidden -type f -not -name '*.pyc')
 TEST_PROCESSES ?= 2

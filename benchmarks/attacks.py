@@ -21,7 +21,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice, takewhile
@@ -101,24 +101,37 @@ def read_results() -> dict[str, Any]:
     return dict(json.loads(RESULTS.read_text()))
 
 
-def keep(attack: Attack, side: str, seen: dict[str, Any], known: Collection[str]) -> None:
-    """Add what was seen to the results; a crash in between leaves the old ones."""
+@contextlib.contextmanager
+def changed_rows(known: Mapping[str, Attack]) -> Iterator[dict[str, Any]]:
+    """Read the rows and write them back, with one for each known attack and for no other.
+
+    A crash in between leaves the old ones; several commands may run at once.
+    """
     with Path(tempfile.gettempdir(), "attacks.lock").open("w") as lock:
-        # several commands may run at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         rows = read_results()["rows"]
-        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        told = {"digest": attack.digest, "title": attack.title, f"{side} attacked": today}
-        # what is known of the other side stays, if the attack is still the same
-        kept = rows[attack.name] if is_known(rows, attack, other(side)) else {}
-        rows[attack.name] = {**kept, **told, **seen}
+        yield rows
         versions = {name: version(name) for name in PACKAGES}
         made = {"python": platform.python_version(), **versions}
         written = {"versions": made, "cell-seconds": stock_nbgrader.CELL_SECONDS}
-        written["rows"] = {name: rows[name] for name in sorted(rows) if name in known}
+        written["rows"] = {name: row_of(known[name], rows) for name in sorted(known)}
         beside = RESULTS.with_suffix(".new")
         beside.write_text(json.dumps(written, indent=1) + "\n")
         beside.replace(RESULTS)
+
+
+def row_of(attack: Attack, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of an attack as it is now."""
+    told = {"title": attack.title, "digest": attack.digest}
+    row = rows.get(attack.name, told)
+    return dict(row) if row["digest"] == attack.digest else told
+
+
+def keep(attack: Attack, side: str, seen: dict[str, Any], known: Mapping[str, Attack]) -> None:
+    """Add what was seen on one side to what is known of an attack."""
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    with changed_rows(known) as rows:
+        rows[attack.name] = {**row_of(attack, rows), f"{side} attacked": today, **seen}
 
 
 def against_stock(
@@ -176,17 +189,14 @@ def show(results: dict[str, Any]) -> None:
     attacks = {name: row for name, row in rows.items() if name not in PLAIN}
     stock, ours = (sum(bool(row.get(side)) for row in attacks.values()) for side in SIDES)
     print(f"{len(attacks)} attacks, {stock} work against stock nbgrader, {ours} against this one")
+    for side in SIDES:
+        print(f"not yet run, {side}: {sum(side not in row for row in attacks.values())}")
 
 
 def is_known(rows: dict[str, Any], attack: Attack, side: str) -> bool:
     """Tell whether there is a result of an attack, as it is now, on one side."""
     row = rows.get(attack.name, {})
     return row.get("digest") == attack.digest and side in row
-
-
-def other(side: str) -> str:
-    """Return the other side."""
-    return SIDES[1 - SIDES.index(side)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -204,8 +214,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what is asked for, keep each result, print the table."""
     arguments = parse_arguments()
-    rows = read_results()["rows"]
     known = PLAIN | all_attacks()
+    with changed_rows(known):
+        pass
+    rows = read_results()["rows"]
     chosen = [
         attack
         for name, attack in known.items()

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from autograder.child.memory import private_memory, proportional_memory  # noqa: E402
 from autograder.child.process_tree import descendants  # noqa: E402
+from autograder.confinement import interpreter_folders  # noqa: E402
 from tests.autograder.ordinary_user import as_ordinary_user  # noqa: E402
 
 # no other program on the machine runs as this user, or as those that follow, and counts against
@@ -32,8 +33,13 @@ FOLDER_SIZE = 2**29
 LIMITS = [f"--data={4 * 2**30}", "--nproc=400", f"--fsize={2**28}", "--nofile=1024", "--core=0"]
 SANDBOX = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
 SANDBOX += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-for folder in ("/tmp", "/var/tmp", "/dev/shm", "/run"):
+OWN_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+for folder in OWN_FOLDERS:
     SANDBOX += ["--size", str(FOLDER_SIZE), "--perms", "1777", "--tmpfs", folder]
+# what runs must be seen, wherever it lies
+for needed in (str(ROOT), *interpreter_folders()):
+    if needed.startswith(tuple(f"{folder}/" for folder in OWN_FOLDERS)):
+        SANDBOX += ["--ro-bind", needed, needed]
 
 
 @dataclass(frozen=True)

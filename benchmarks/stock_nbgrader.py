@@ -163,7 +163,10 @@ def graded(attack: Attack) -> dict[str, Any]:
             "earned": earned,
             "status": status,
             "recorded": outputs is not None and earned is not None,
-            "loot": loot_in(outputs or "").removeprefix(LOOT).strip()[:200],
+            "loot": loot_in(outputs or "")
+            .removeprefix(LOOT)
+            .replace(str(made.root), "COURSE")
+            .strip()[:200],
             "shows a secret": any(s in (outputs or "") for s in (TOKEN, HIDDEN_MARK, "12345")),
             "left": sorted(processes() - before),
         }

@@ -17,6 +17,14 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = "book/chapters/"
 SOURCES = ("lossref", "book/means")
+# what a page counts or shows besides
+PAGE_SOURCES = {
+    "book/reference/what-the-grader-promises": (
+        "autograder",
+        "tests/autograder/attacks",
+        "book/reference",
+    )
+}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -198,9 +206,10 @@ def note_sources(app: Sphinx, doctree: nodes.document) -> None:
     environment = app.env
     if not environment.docname.startswith((CHAPTERS, "book/reference/")):
         return
-    for folder in SOURCES:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            environment.note_dependency(str(path))
+    for folder in (*SOURCES, *PAGE_SOURCES.get(environment.docname, ())):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".md", ".json"):
+                environment.note_dependency(str(path))
 
 
 def lend_path_to_kernels() -> None:

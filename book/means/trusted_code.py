@@ -1,20 +1,36 @@
-"""How much code stands between a submission and its grade, and what attacks it."""
+"""How much code stands between a submission and its grade, what attacks it, and what came of it."""
 
 from __future__ import annotations
 
 import ast
+import html
 import io
+import json
 import tokenize
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import autograder
 
 PACKAGE = Path(autograder.__file__).parent
 ATTACKS = PACKAGE.parent / "tests" / "autograder" / "attacks"
 # everything on the trusted side that is handed bytes, or values made of them, by a student
+RESULTS = PACKAGE.parent / "book" / "reference" / "attacks.json"
+KINDS = {
+    "forged": "Forging results",
+    "theft": "Stealing",
+    "escape": "Getting out",
+    "denial": "Using up time, memory and patience",
+    "protocol": "Sending wrong messages",
+    "tampered": "Tampering with the notebook",
+    "injected": "Injecting into pages that people open",
+}
+NO_EFFECT = "no effect here either"
 READERS = {
-    "notebook": ("intake.py", "rebuild.py"),
+    "notebook": ("submission_folder.py", "intake.py", "rebuild.py", "not_allowed.py"),
     "messages": ("child/protocol.py", "student_process.py"),
     "verdict": ("checking/compare.py", "checking/failure.py", "checking/student.py"),
     "outputs": ("outputs.py", "safe_html.py"),
@@ -62,3 +78,52 @@ def trusted_lines() -> dict[str, int]:
 def attack_counts() -> Counter[str]:
     """Count the attacks of each kind."""
     return Counter(path.parent.name for path in ATTACKS.glob("*/*.md"))
+
+
+def attack_results() -> dict[str, Any]:
+    """Read what each attack achieved when `benchmarks/attacks.py` last ran."""
+    return dict(json.loads(RESULTS.read_text("utf-8")))
+
+
+def results_of_attacks() -> dict[str, dict[str, Any]]:
+    """Return the results of the attacks, without the plain answers that they are compared with."""
+    rows = attack_results()["rows"]
+    return {name: row for name, row in rows.items() if name.partition("/")[0] in KINDS}
+
+
+@dataclass(frozen=True)
+class AttackTable:
+    """What each attack achieved against stock nbgrader and against the autograder."""
+
+    caption: str
+    rows: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        groups = "".join(self._group(kind, title) for kind, title in KINDS.items())
+        return (
+            '<div class="scrolling-table" role="region" tabindex="0" '
+            f'aria-label="{html.escape(self.caption)}"><table class="library-table">'
+            f"<caption>{html.escape(self.caption)}</caption><thead><tr>"
+            '<th scope="col">What it tries</th><th scope="col">Stock nbgrader</th>'
+            f'<th scope="col">Here</th></tr></thead>{groups}</table></div>'
+        )
+
+    def _group(self, kind: str, title: str) -> str:
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(row["title"])}</th>'
+            f'<td style="white-space: normal">{_outcome(row, "stock", NO_EFFECT)}</td>'
+            f"<td>{_outcome(row, 'ours', 'nothing')}</td></tr>"
+            for name, row in self.rows.items()
+            if name.startswith(f"{kind}/")
+        )
+        heading = (
+            f'<tr class="case"><th colspan="3" scope="rowgroup">{html.escape(title)}</th></tr>'
+        )
+        return f"<tbody>{heading}{rows}</tbody>"
+
+
+def _outcome(row: Mapping[str, Any], side: str, otherwise: str) -> str:
+    """Return in words what an attack did on one side."""
+    if side not in row:
+        return "not run yet"
+    return html.escape("; ".join(row[side]) or otherwise)
