@@ -123,7 +123,7 @@ def binary_cross_entropy_with_logits(
 def _bce(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     if positive is not None:
         return times(1.0 - t, stable_softplus(x)) + positive * times(t, stable_softplus(-x))
-    return decay(x).log1p_().add_(_linear(at_least_0(x).sub_(t), x))
+    return _linear(at_least_0(x) - t, x).add_(decay(x).log1p_())
 
 
 def _linear(ahead: Tensor, x: Tensor) -> Tensor:

@@ -86,10 +86,14 @@ def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) ->
     if first.numel() <= step:
         return formula(*(x.to(wide) for x in inputs)).to(dtype)
     flat = [_flat(x) for x in inputs]
-    result = torch.empty(first.numel(), dtype=dtype, device=first.device)
+    result: Tensor | None = None
     for start in range(0, first.numel(), step):
-        part = [x[start : start + step].to(wide) for x in flat]
-        result[start : start + step] = formula(*part)
+        values = formula(*(x[start : start + step].to(wide) for x in flat))
+        if result is None:
+            # From the values, which vmap may have given an axis that the first input lacks.
+            result = values.new_empty(first.numel(), dtype=dtype)
+        result[start : start + step] = values
+    assert result is not None
     return result.view(first.shape)
 
 

@@ -143,6 +143,26 @@ def test_transforms_of_torch_func(case, generator):
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
+@pytest.mark.parametrize("over", [(0, 0), (None, 0), (0, None)])
+def test_vmap_over_either_input_of_more_than_a_chunk(case, over, generator, monkeypatch):
+    x, t = inputs_of(case, torch.float64, generator, count=3)
+    x, t = torch.stack([x, x.flip(0)]), torch.stack([t, t])
+    options = arrange(case, torch.float64)
+    monkeypatch.setitem(lossref._rows.CHUNK_ELEMENTS, "cpu", 8)
+
+    def loss(x, t):
+        return case.loss(x, t, reduction="none", **options)
+
+    inputs = [value if axis == 0 else value[0] for value, axis in zip((x, t), over, strict=True)]
+    each = [
+        loss(*(v[row] if axis == 0 else v for v, axis in zip(inputs, over, strict=True)))
+        for row in range(2)
+    ]
+    got = torch.func.vmap(loss, in_dims=over)(*inputs)
+    torch.testing.assert_close(got, torch.stack(each), equal_nan=True)
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_the_gradient_kept_from_the_forward_pass_is_scaled_without_loss(case, dtype, generator):
     x, t = inputs_of(case, dtype, generator)
