@@ -243,6 +243,8 @@ def use_autograder(config: Config) -> None:
     # names, not classes: formgrader shows its configuration as JSON
     plugin, stock = __name__, "nbgrader.preprocessors"
     config.Autograde.exporter_class = f"{plugin}.SubmissionExporter"
+    # one validation after all steps, in place of one after each
+    config.SubmissionExporter.optimistic_validation = True
     config.Autograde.sanitize_preprocessors = [
         f"{stock}.OverwriteKernelspec",
         f"{stock}.OverwriteCells",
