@@ -44,10 +44,12 @@ def test_value_and_gradient_hold_their_bounds(case, dtype, place, generator):
 def test_masked_entries_touch_nothing_whatever_they_hold(case, generator):
     x, t = inputs_of(case, torch.float64, generator)
     keep = torch.rand(len(x), generator=generator) > 0.3
-    kept = value_and_gradient(case.loss, x[keep], t[keep], **arrange(case, torch.float64))
+    options = arrange(case, torch.float64)
+    # Under a mask of their own, since without one the gradient has other roundings.
+    kept = value_and_gradient(case.loss, x[keep], t[keep], mask=keep[keep], **options)
     for poison in (math.nan, math.inf, -math.inf):
         x[~keep], t[~keep] = poison, poison
-        got = value_and_gradient(case.loss, x, t, mask=keep, **arrange(case, torch.float64))
+        got = value_and_gradient(case.loss, x, t, mask=keep, **options)
         torch.testing.assert_close(got[0], kept[0], rtol=1e-14, atol=0)
         torch.testing.assert_close(got[1][keep], kept[1], rtol=1e-14, atol=0)
         assert torch.equal(got[1][~keep], torch.zeros_like(got[1][~keep]))
