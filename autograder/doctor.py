@@ -32,6 +32,7 @@ def examine() -> dict[str, str]:
     found["control groups"] = (
         "version 2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "not version 2"
     )
+    found["memory limit"] = "kept by a watch over each submission; control groups are not used"
     return found
 
 

@@ -133,7 +133,7 @@ def test_report_writes_page_table_and_feedback(here, capsys, hand_in):
 def test_doctor_says_what_is_installed_and_confined(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for name in ("python", "torch", "nbgrader", "devices", "confinement"):
+    for name in ("python", "torch", "nbgrader", "devices", "confinement", "memory limit"):
         assert name in shown
 
 
