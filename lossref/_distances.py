@@ -187,12 +187,7 @@ def norm(x: Tensor, p: float, dtype: torch.dtype) -> Tensor:
         # Powers of the largest numbers would overflow, also those of narrower formats from p = 9.
         scale = power_of_two(x)
         x = x / scale
-    if p == 2.0 and torch.is_grad_enabled():
-        squares = x.square().sum(-1)
-        zero = squares == 0.0
-        length = torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
-    else:
-        length = torch.linalg.vector_norm(x, ord=p, dim=-1)
+    length = torch.linalg.vector_norm(x, ord=p, dim=-1)
     return length if scale is None else length * scale.squeeze(-1)
 
 

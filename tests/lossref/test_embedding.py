@@ -330,15 +330,35 @@ def test_a_certain_contrast_keeps_its_digits():
         assert abs(gradient[0, 1].item()) > 10 * expected
 
 
-def test_hard_mining_sees_what_the_rounding_of_products_hides():
-    """Far from the origin |b|² - 2ab is the same for all, while the distances differ."""
-    near = torch.tensor([0.0, 3.0, 1.0, 2.0, 5.0, 4.0], dtype=torch.float64)
-    x = 2.0**30 + near[:, None] * torch.tensor([2.0**-20, 0.0])
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    got = lossref.batch_hard_triplet_loss(x, labels, margin=1.0, reduction="none")
-    # the farthest of the same label and the nearest of the other, by hand
-    gaps = torch.tensor([3 - 2, 3 - 1, 2 - 1, 3 - 1, 3 - 2, 2 - 1], dtype=torch.float64)
-    assert torch.equal(got, 1.0 + gaps * 2.0**-20)
+def test_the_slope_of_an_only_friend_keeps_its_digits():
+    """p - 1 would be 0 where the friend is certain."""
+    angles = torch.tensor([0.0, 0.1, 3.0, 3.1], dtype=torch.float64)
+    x = torch.stack([angles.cos(), angles.sin()], 1)
+    labels = [0, 0, 1, 1]
+    _, gradient = value_and_gradient(
+        lossref.sup_con_loss, x, torch.tensor(labels), temperature=0.04, reduction="sum"
+    )
+    slopes = embedding_cases.slopes(
+        lambda z: embedding_cases.sup_con(z, labels, mpf(0.04)), [exact(x)], 0
+    )
+    expected = torch.tensor([[float(v) for v in row] for row in slopes], dtype=torch.float64)
+    assert expected.abs().max() < 1e-18
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=0)
+
+
+def test_hard_mining_sees_what_the_rounding_of_products_hides(generator):
+    """Far from the origin |b|² - 2ab is noise, while the distances differ."""
+    # Two friends each and one stranger: more would often tie, which is seen at once.
+    labels = torch.tensor([0, 0, 0, 1])
+    same = labels[:, None] == labels
+    for _ in range(50):
+        x = 1e6 + 1e-3 * torch.randn(4, 8, generator=generator, dtype=torch.float64)
+        got = lossref.batch_hard_triplet_loss(x, labels, margin=1.0, reduction="none")[:3]
+        d = lossref.pairwise_distance(x)
+        farthest = d.masked_fill(~same, -torch.inf).amax(1)
+        nearest = d.masked_fill(same, torch.inf).amin(1)
+        expected = (1.0 + farthest - nearest)[:3]
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-15)
 
 
 def test_hard_mining_takes_the_first_of_equals():
