@@ -187,7 +187,7 @@ def norm(x: Tensor, p: float, dtype: torch.dtype) -> Tensor:
         # Powers of the largest numbers would overflow, also those of narrower formats from p = 9.
         scale = power_of_two(x)
         x = x / scale
-    length = torch.linalg.vector_norm(x, ord=p, dim=-1)
+    length: Tensor = torch.linalg.vector_norm(x, ord=p, dim=-1)
     return length if scale is None else length * scale.squeeze(-1)
 
 
