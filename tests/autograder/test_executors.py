@@ -1,0 +1,506 @@
+"""Processes here and on a cluster: what they give back, and what becomes of those that end."""
+
+import base64
+import importlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from concurrent.futures import Executor
+from io import BytesIO
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from autograder.assignment import Assignment
+from autograder.cluster import Cluster, checked_address
+from autograder.course_archive import pack, unpack
+from autograder.environment import differences, environment
+from autograder.executors import LocalPool, open_executor
+from autograder.grading import Batch, submitted_students
+from autograder.worker import Work
+from autograder.worker_process import ClusterError, GradingFaultError, WorkerEndedError
+from tests.autograder.dask_cluster import DaskCluster
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+
+TASKS = """
+import os
+import signal
+import time
+
+
+def process_number(request, root=None):
+    return str(os.getpid()).encode()
+
+
+def seen_below_root(request, root=None):
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.py"))
+    return "\\n".join([str(root), *names]).encode()
+
+
+def print_and_reply(request, root=None):
+    print("not a result")
+    return request
+
+
+def raise_error(request, root=None):
+    raise ValueError(request.decode())
+
+
+def end_this_process(request, root=None):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_this_worker(request, root=None):
+    os.kill(os.getppid(), signal.SIGKILL)
+
+
+def wait_for_long(request, root=None):
+    from pathlib import Path
+    Path(request.decode()).write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def tasks_folder():
+    # not below pytest's folder, which is hidden from the workers
+    folder = Path(tempfile.mkdtemp(prefix="tasks-"))
+    (folder / "executor_tasks.py").write_text(TASKS)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def tasks(tasks_folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(tasks_folder))
+    monkeypatch.setenv("PYTHONPATH", before(str(tasks_folder)))
+    return importlib.import_module("executor_tasks")
+
+
+def before(folder):
+    """Return a Python path on which a folder comes first."""
+    return os.pathsep.join([folder, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+
+
+def ended(pid, seconds=20):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def wait_for(path, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written in {seconds} s")
+
+
+def test_the_local_pool_gives_each_reply_to_its_request():
+    with LocalPool(2) as pool:
+        futures = [pool.submit(base64.b64encode, bytes([n])) for n in range(20)]
+        assert [f.result() for f in futures] == [base64.b64encode(bytes([n])) for n in range(20)]
+
+
+def test_the_local_pool_uses_its_processes_again(tasks):
+    with LocalPool(2) as pool:
+        futures = [pool.submit(tasks.process_number, b"") for _ in range(10)]
+        numbers = {future.result() for future in futures}
+    assert 1 <= len(numbers) <= 2
+    assert str(os.getpid()).encode() not in numbers
+
+
+def test_a_process_that_ends_costs_its_own_request_alone(tasks):
+    with LocalPool(1) as pool:
+        bad = pool.submit(tasks.end_this_process, b"")
+        good = [pool.submit(tasks.process_number, b"") for _ in range(3)]
+        with pytest.raises(WorkerEndedError, match="ended by SIGKILL"):
+            bad.result()
+        assert len({future.result() for future in good}) == 1
+
+
+def test_what_a_request_raises_is_told_by_name(tasks):
+    with LocalPool(1) as pool:
+        with pytest.raises(GradingFaultError, match="ValueError: no such thing"):
+            pool.submit(tasks.raise_error, b"no such thing").result()
+        assert pool.submit(base64.b64encode, b"a").result() == b"YQ=="
+
+
+def test_standard_output_is_for_results_alone(tasks, capfd):
+    with LocalPool(1) as pool:
+        assert pool.submit(tasks.print_and_reply, b"yes").result() == b"yes"
+    assert capfd.readouterr() == ("", "not a result\n")
+
+
+def test_leaving_by_an_exception_stops_the_work_and_leaves_no_process(tasks, tmp_path):
+    pool = LocalPool(1)
+    futures = [pool.submit(tasks.wait_for_long, str(tmp_path / "pid").encode())]
+    futures += [pool.submit(tasks.wait_for_long, b"/nowhere") for _ in range(3)]
+    pid = int(wait_for(tmp_path / "pid"))
+
+    def interrupted():
+        with pool:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert ended(pid, seconds=1)
+    assert all(future.done() for future in futures)
+
+
+def test_the_processes_end_with_the_command_that_is_killed(tasks, tmp_path):
+    program = (
+        "import executor_tasks, sys\n"
+        "from autograder.executors import LocalPool\n"
+        "LocalPool(1).submit(executor_tasks.wait_for_long, sys.argv[1].encode()).result()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "pid")]
+    with subprocess.Popen(command) as process:
+        pid = int(wait_for(tmp_path / "pid"))
+        process.kill()
+    assert ended(pid)
+
+
+def test_an_archive_depends_on_the_checks_alone(toy):
+    (toy.root / "tests" / "hidden" / "conftest.py").write_text("shared = True\n")
+    (toy.root / "tests" / "hidden" / "other").mkdir()
+    (toy.root / "tests" / "hidden" / "other" / "test_other.py").write_text("other = True\n")
+    (toy.checks / "__pycache__").mkdir()
+    (toy.checks / "__pycache__" / "test_square.pyc").write_bytes(b"made")
+    archive = pack(toy)
+    assert sorted(zipfile.ZipFile(BytesIO(archive)).namelist()) == [
+        "tests/hidden/conftest.py",
+        "tests/hidden/toy/bank/square.py",
+        "tests/hidden/toy/test_square.py",
+    ]
+    os.utime(toy.checks / "test_square.py", (0, 0))
+    assert pack(toy) == archive
+    (toy.checks / "test_square.py").write_text("changed = True\n")
+    assert pack(toy) != archive
+
+
+def test_an_archive_is_unpacked_once_into_a_folder_for_its_owner(toy, tmp_path):
+    first = unpack(pack(toy), tmp_path)
+    (first / "kept").touch()
+    assert unpack(pack(toy), tmp_path) == first
+    assert (first / "kept").exists()
+    assert first.stat().st_mode & 0o077 == 0
+    (toy.checks / "test_square.py").write_text("changed = True\n")
+    second = unpack(pack(toy), tmp_path)
+    assert second != first
+    assert (second / "tests/hidden/toy/test_square.py").read_text() == "changed = True\n"
+
+
+def test_an_environment_names_what_differs():
+    ours = environment()
+    assert differences(ours, dict(ours)) == []
+    assert ours["autograder"].startswith("of source ")
+    theirs = {**ours, "torch": "1.0"}
+    del theirs["numpy"]
+    assert differences(ours, theirs) == [
+        f"numpy is missing, expected {ours['numpy']}",
+        f"torch is 1.0, expected {ours['torch']}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "10.0.0.1:8786", "http://10.0.0.1:8786", "tcp://10.0.0.1", "tcp://:8786", "tcp://a:b"],
+)
+def test_what_is_not_a_scheduler_address_is_named(address):
+    with pytest.raises(ClusterError, match="expected tcp://HOST:PORT") as error:
+        checked_address(address)
+    assert repr(address) in str(error.value)
+
+
+def test_a_cluster_without_dask_is_named(toy, monkeypatch):
+    monkeypatch.delitem(sys.modules, "autograder.cluster")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match=r"needs the package distributed, .* extra `cluster`"):
+        open_executor(toy, scheduler="tcp://127.0.0.1:8786")
+
+
+# the rest runs on real schedulers and workers
+
+
+@pytest.fixture(scope="module")
+def cluster(tasks_folder, tmp_path_factory):
+    """Two workers that do not see the courses of these tests."""
+    hidden = [tmp_path_factory.getbasetemp()]
+    path = before(str(tasks_folder))
+    cluster = DaskCluster(
+        hidden, PYTHONPATH=path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1"
+    )
+    cluster.start_worker()
+    cluster.start_worker()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def own_cluster(tasks_folder, tmp_path_factory):
+    """Return what makes a scheduler without workers, for a test that breaks it."""
+    made = []
+
+    def make(**options):
+        made.append(DaskCluster([tmp_path_factory.getbasetemp()], **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+def toy_of(course):
+    return Assignment("toy", course.root)
+
+
+def run_batch(course, executor, progress=lambda student: None, **options):
+    assignment = toy_of(course)
+    students = submitted_students(course, assignment)
+    rows = Batch(course, assignment, students, executor=executor, **options).run(progress)
+    return {row.student: row for row in rows}
+
+
+def scores(rows):
+    return {student: (row.score, row.happened) for student, row in rows.items()}
+
+
+def notebooks(course):
+    return {
+        str(path.relative_to(course.root)): path.read_text()
+        for path in sorted((course.root / "course" / "autograded").rglob("*.ipynb"))
+    }
+
+
+SLOW = "import time\ntime.sleep(1)\ndef square(x):\n    return x * x"
+WRONG = "def square(x):\n    return 2 * x"
+
+
+def test_a_cluster_grades_as_this_machine_does(toy_course, hand_in, cluster):
+    hand_in("ada")
+    hand_in("bob", answer=WRONG)
+    hand_in("cleo", change=lambda nb: nb.cells.insert(1, nbformat.v4.new_code_cell("1 / 0")))
+    hand_in("dana", answer="def square(x):\n    import os\n    os._exit(1)")
+    with LocalPool(2) as pool:
+        here = scores(run_batch(toy_course, pool))
+    texts = notebooks(toy_course)
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        assert scores(run_batch(toy_course, there, force=True)) == here
+    assert notebooks(toy_course) == texts
+    assert here["ada"][0] > here["bob"][0]
+
+
+def test_the_checks_travel_with_the_work(toy_course, tasks, cluster):
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        futures = [there.submit(tasks.seen_below_root, b"") for _ in range(4)]
+        replies = {future.result() for future in futures}
+    for reply in replies:
+        root, *names = reply.decode().splitlines()
+        assert not root.startswith(str(toy_course.root))
+        assert names == ["tests/hidden/toy/bank/square.py", "tests/hidden/toy/test_square.py"]
+
+
+def test_the_command_grades_on_a_cluster(toy_course, hand_in, cluster):
+    hand_in("ada")
+    before_it = cluster.logs()["scheduler"].count("Receive client connection")
+    done = command(toy_course, "--scheduler", cluster.address, "--json")
+    assert done.returncode == 0, done.stderr
+    assert cluster.logs()["scheduler"].count("Receive client connection") == before_it + 1
+    assert json.loads(done.stdout)[0]["score"] == 6
+
+
+def command(course, *options, **environment):
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("autograder")), "grade", "toy", *options],
+        cwd=course.root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_a_process_that_ends_on_a_cluster_costs_its_own_request(toy_course, tasks, cluster):
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        with pytest.raises(WorkerEndedError, match="ended by SIGKILL"):
+            there.submit(tasks.end_this_process, b"").result()
+        with pytest.raises(GradingFaultError, match="ValueError: nonsense"):
+            there.submit(tasks.raise_error, b"nonsense").result()
+        assert there.submit(tasks.print_and_reply, b"yes").result() == b"yes"
+
+
+def test_a_request_that_kills_its_worker_again_and_again_is_given_up(toy_course, tasks, cluster):
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        with pytest.raises(WorkerEndedError, match="the 2 workers that it was given to ended"):
+            there.submit(tasks.end_this_worker, b"").result(timeout=120)
+        assert there.submit(tasks.print_and_reply, b"yes").result(timeout=120) == b"yes"
+
+
+class KilledBy(Executor):
+    """Gives one student's work to a function that ends its process."""
+
+    def __init__(self, pool, student, function):
+        self.pool, self.student, self.function = pool, student, function
+        self.times = 0
+
+    def submit(self, fn, request):
+        if Work.from_bytes(request).student != self.student:
+            return self.pool.submit(fn, request)
+        self.times += 1
+        return self.pool.submit(self.function, request)
+
+
+def test_a_submission_that_ends_its_process_each_time_is_recorded_as_trouble(
+    toy_course, hand_in, tasks
+):
+    for student in ("ada", "bob", "cleo"):
+        hand_in(student)
+    with LocalPool(2) as pool:
+        killing = KilledBy(pool, "bob", tasks.end_this_process)
+        rows = run_batch(toy_course, killing)
+    assert [rows[name].status for name in ("ada", "bob", "cleo")] == ["graded", "failed", "graded"]
+    assert "ended by SIGKILL" in rows["bob"].happened
+    assert killing.times == 2
+
+
+def test_a_worker_killed_in_the_middle_changes_no_score(toy_course, hand_in, own_cluster):
+    students = [f"student{number}" for number in range(6)]
+    for number, student in enumerate(students):
+        hand_in(student, answer=SLOW if number % 2 else WRONG)
+    with LocalPool(2) as pool:
+        expected = scores(run_batch(toy_course, pool))
+    cluster = own_cluster()
+    first, _ = cluster.start_worker(), cluster.start_worker()
+    killed = []
+
+    def kill_once(student):
+        if not killed:
+            killed.extend(cluster.kill(first))
+
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        there.client.wait_for_workers(2, timeout=60)
+        there.size = 2
+        rows = run_batch(toy_course, there, kill_once, force=True)
+    assert killed
+    assert scores(rows) == expected
+    assert all(ended(pid) for pid in killed)
+
+
+def test_a_scheduler_killed_in_the_middle_loses_nothing(toy_course, hand_in, own_cluster):
+    students = [f"student{number}" for number in range(8)]
+    for student in students:
+        hand_in(student, answer=SLOW)
+    cluster = own_cluster()
+    cluster.start_worker()
+    done = []
+
+    def kill(student):
+        if not done:
+            cluster.kill(cluster.scheduler)
+        done.append(student)
+
+    with (
+        pytest.raises(ClusterError, match=r"connection to the scheduler at .* was lost") as error,
+        Cluster(cluster.address, toy_of(toy_course), patience=20) as there,
+    ):
+        run_batch(toy_course, there, kill)
+    assert "the same command goes on from there" in str(error.value)
+    assert 0 < len(done) < len(students)
+    with LocalPool(2) as pool:
+        rows = run_batch(toy_course, pool)
+    assert {name for name, row in rows.items() if row.status == "unchanged"} == set(done)
+    assert {row.score for row in rows.values()} == {6}
+
+
+def test_a_cluster_that_loses_its_last_worker_is_given_up(toy_course, tasks, own_cluster):
+    cluster = own_cluster()
+    worker = cluster.start_worker(PYTHONPATH=os.environ["PYTHONPATH"])
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        there.patience = 3
+        note = cluster.home / "pid"
+        future = there.submit(tasks.wait_for_long, str(note).encode())
+        wait_for(note)
+        cluster.kill(worker)
+        with pytest.raises(ClusterError, match="has had no worker for 3 seconds"):
+            future.result(timeout=60)
+
+
+def test_a_scheduler_that_is_not_there_is_named(toy_course, hand_in):
+    hand_in()
+    done = command(toy_course, "--scheduler", "tcp://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9: expected one" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_without_workers_is_named(toy_course, own_cluster):
+    with pytest.raises(ClusterError, match=r"no worker for 0\.5 seconds: expected one or more"):
+        Cluster(own_cluster().address, toy_of(toy_course), patience=0.5)
+
+
+def test_a_worker_with_another_package_is_named(toy_course, own_cluster):
+    cluster = own_cluster()
+    fake = cluster.home / "packages" / "torch-0.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    cluster.start_worker(PYTHONPATH=before(str(fake.parent)))
+    expected = f"torch is 0.0.1, expected {environment()['torch']}"
+    with pytest.raises(ClusterError, match=re.escape(expected)):
+        Cluster(cluster.address, toy_of(toy_course))
+
+
+def test_a_worker_without_the_project_is_named(toy_course, own_cluster):
+    cluster = own_cluster()
+    folder = cluster.home / "packages"
+    folder.mkdir()
+    (folder / "autograder.py").write_text("raise ModuleNotFoundError('no autograder here')\n")
+    cluster.start_worker(PYTHONPATH=before(str(folder)))
+    with pytest.raises(ClusterError, match=r"cannot grade: .*no autograder here.*; expected the"):
+        Cluster(cluster.address, toy_of(toy_course))
+
+
+def test_a_student_reaches_no_port_of_the_cluster(toy_course, hand_in, cluster):
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        addresses = [cluster.address, *there.client.nthreads()]
+        ports = [int(address.rpartition(":")[2]) for address in addresses]
+        probe = (
+            "import socket\n"
+            f"for port in {ports}:\n"
+            "    try:\n"
+            "        socket.create_connection(('127.0.0.1', port), 2).close()\n"
+            "        print('reached')\n"
+            "    except OSError as error:\n"
+            "        print('refused', type(error).__name__)\n"
+        )
+        for port in ports:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+        hand_in("eve", change=lambda nb: nb.cells.insert(1, nbformat.v4.new_code_cell(probe)))
+        run_batch(toy_course, there)
+    text = next(iter(notebooks(toy_course).values()))
+    shown = [
+        output.text
+        for cell in nbformat.reads(text, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream"
+    ]
+    assert "".join(shown).split().count("refused") == len(ports)
+    assert "reached" not in "".join(shown)
