@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import Function
 
 Array: TypeAlias = Any
@@ -53,7 +54,7 @@ def takes_arrays(function: Callable[P, R]) -> Callable[P, R]:
 
     # The kernels choose their path by value, which a graph compiler cannot follow. This form of
     # torch.compiler.disable loads the compiler at the first call, which halves the import time.
-    eager: Callable[P, R] = torch._disable_dynamo(wrapper)
+    eager: Callable[P, R] = _disable_dynamo(wrapper)
     return eager
 
 
