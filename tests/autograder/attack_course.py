@@ -315,7 +315,7 @@ def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
 def active_content(page: str) -> list[str]:
     """Return what of an injected attack would run, fetch or lead elsewhere in a page."""
     found = []
-    for element in BeautifulSoup(page, "html.parser").find_all(True):
+    for element in BeautifulSoup(f"<body>{page}", "html.parser").find_all(True):
         if element.name in ("script", "style") and "injected" in element.text:
             found.append(str(element))
         for name, value in element.attrs.items():
