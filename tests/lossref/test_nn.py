@@ -5,7 +5,6 @@ import doctest
 import inspect
 import math
 import pickle
-import shutil
 import subprocess
 import sys
 
@@ -175,15 +174,7 @@ def test_unknown_and_missing_options_and_arrays_are_named():
         nn.CrossEntropyLoss()(x)
 
 
-BACKENDS = [
-    None,
-    "eager",
-    "aot_eager",
-    pytest.param(
-        "inductor",
-        marks=pytest.mark.skipif(not shutil.which("gcc"), reason="inductor needs a C compiler"),
-    ),
-]
+BACKENDS = [None, "eager", "aot_eager", "inductor"]
 
 
 # torch.compile itself asks for `.grad` of what crosses a break in its graph.
