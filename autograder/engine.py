@@ -19,8 +19,8 @@ from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
 from autograder.intake import quoted, read_file
-from autograder.not_allowed import read_not_allowed, uses
-from autograder.student_process import OFTEN_IMPORTED, Limits, StudentProcess, WarmProcess
+from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
+from autograder.student_process import OFTEN_USED, Limits, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
@@ -115,14 +115,14 @@ class NotebookRun:
         root = assignment.root if assignment is not None else None
         not_allowed = read_not_allowed(assignment)
         self.noticed += uses(notebook, not_allowed.names)
-        warm = warm or warm_process(confined, root, self._often_imported())
+        warm = warm or warm_process(confined, root, self._often_used(), not_allowed)
         self.process = StudentProcess(warm, files, limits, not_allowed, without)
 
-    def _often_imported(self) -> frozenset[str]:
-        """Return which modules that are slow to import the instructor's cells use."""
+    def _often_used(self) -> frozenset[str]:
+        """Return which modules that are slow at first use the instructor's cells use."""
         if self.assignment is None:
-            return frozenset(OFTEN_IMPORTED)
-        return often_imported(self.notebook.cells[: self._last_that_counts() + 1])
+            return frozenset(OFTEN_USED)
+        return often_used(self.notebook.cells[: self._last_that_counts() + 1])
 
     def judged_ids(self) -> list[str]:
         """Return the grade cells that have hidden checks, in the notebook's order."""
@@ -156,7 +156,7 @@ class NotebookRun:
                 stopped = reason
             grade_id = _grade_id(cell)
             if grade_id and self._has_checks(grade_id):
-                self.process.take_snapshot(grade_id)
+                self.process.take_snapshot(grade_id, last=index == last)
         return verdict
 
     def _last_that_counts(self) -> int:
@@ -225,32 +225,35 @@ def _grade_id(cell: NotebookNode) -> str:
     return ""
 
 
-def often_imported(cells: Sequence[NotebookNode]) -> frozenset[str]:
-    """Return which of the modules that are slow to import locked cells import."""
+def often_used(cells: Sequence[NotebookNode]) -> frozenset[str]:
+    """Return which of the modules that are slow at first use locked cells use."""
     locked = [cell.source for cell in cells if cell.metadata.get("nbgrader", {}).get("locked")]
-    return frozenset(
-        name
-        for name in OFTEN_IMPORTED
-        if re.search(
-            rf"^\s*(import|from)\s+{name.partition('.')[0]}\b", "\n".join(locked), re.MULTILINE
-        )
-    )
+    source = "\n".join(locked)
+    return frozenset(name for name, pattern in OFTEN_USED.items() if re.search(pattern, source))
 
 
 def warm_process(
-    confined: bool = True, root: Path | None = None, modules: frozenset[str] = frozenset()
+    confined: bool = True,
+    root: Path | None = None,
+    modules: frozenset[str] = frozenset(),
+    not_allowed: NotAllowed = NOTHING,
 ) -> WarmProcess:
     """Return this process's warm process, which has loaded `modules`.
 
-    It is started when it is first needed, has died, or lacks one of the modules.
+    It is started when it is first needed, has died, lacks one of the modules, or has withdrawn a
+    name that is allowed now.
     """
     known = _warm.get(confined)
-    if known is not None and not (known.alive() and modules <= known.modules):
+    if known is not None and not known.fits(modules, not_allowed):
         modules |= known.modules
         _warm.pop(confined).close()
     if confined not in _warm:
-        secret = secret_folders(root)
-        _warm[confined] = WarmProcess(confined=confined, secret=secret, modules=sorted(modules))
+        _warm[confined] = WarmProcess(
+            confined=confined,
+            secret=secret_folders(root),
+            modules=sorted(modules),
+            not_allowed=not_allowed,
+        )
         atexit.register(_warm[confined].close)
     return _warm[confined]
 

@@ -32,10 +32,13 @@ class NotAllowed:
         return frozenset((*self.names, *operators))
 
 
+NOTHING = NotAllowed()
+
+
 def read_not_allowed(assignment: Assignment | None) -> NotAllowed:
     """Read the lists of an assignment; both may be missing."""
     if assignment is None:
-        return NotAllowed()
+        return NOTHING
     return NotAllowed(
         _lines(assignment.checks / "not_allowed.txt"),
         _lines(assignment.checks / "not_allowed_operators.txt"),

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbconvert.filters.ansi import strip_ansi
-from nbformat import NotebookNode
-from nbformat.v4 import new_output
+from nbformat import NotebookNode, from_dict
 
 from autograder.intake import printable
 from autograder.record import number, points_text
@@ -22,6 +21,17 @@ MAX_PICTURE_CHARACTERS = 3 * 2**20
 TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
 OUTCOME_WORDS = {"passed": "Passed", "failed": "Not passed", "stopped": "Stopped"}
+
+
+def _output(kind: str, **content: Any) -> NotebookNode:
+    """Return an output as nbformat makes it, which is validated with the notebook that it is in."""
+    output: dict[str, Any] = {"output_type": kind, **content}
+    if kind in ("display_data", "execute_result"):
+        output["metadata"] = {}
+    if kind == "execute_result":
+        output["execution_count"] = None
+    node: NotebookNode = from_dict(output)
+    return node
 
 
 def score_of(verdict: CellVerdict, max_score: float) -> float:
@@ -36,7 +46,7 @@ def judged_outputs(
 ) -> list[NotebookNode]:
     """Return the outputs of a grade cell: score and checks, then what the student's code showed."""
     score = score_of(verdict, max_score)
-    result = new_output(
+    result = _output(
         "execute_result",
         data={"text/plain": repr(score), "text/html": verdict_html(verdict, max_score, book_url)},
     )
@@ -110,7 +120,7 @@ def verdict_text(verdict: CellVerdict) -> str:
 
 def not_run_output(reason: str) -> NotebookNode:
     """Return an error output, which nbgrader takes for a failed test."""
-    return new_output("error", ename="NotRun", evalue=reason, traceback=[f"Not run: {reason}"])
+    return _output("error", ename="NotRun", evalue=reason, traceback=[f"Not run: {reason}"])
 
 
 def clamped_outputs(outputs: list[NotebookNode], max_score: float) -> list[NotebookNode]:
@@ -141,14 +151,14 @@ def as_display(outputs: list[Any]) -> list[NotebookNode]:
         else:
             shown = {kind: output.data[kind] for kind in PICTURE_TYPES if kind in output.data}
             if shown:
-                pictures.append(new_output("display_data", data=shown))
+                pictures.append(_output("display_data", data=shown))
             elif output.data.get("text/plain"):
                 texts.append(output.data["text/plain"])
     printed = [text.rstrip("\n") for text in texts if text.strip()]
     if not printed:
         return pictures
     text = strip_ansi("\n".join(["What the notebook showed here:", *printed]))
-    return [new_output("display_data", data={"text/plain": text}), *pictures]
+    return [_output("display_data", data={"text/plain": text}), *pictures]
 
 
 def tidied(outputs: list[Any]) -> list[NotebookNode]:
@@ -158,11 +168,11 @@ def tidied(outputs: list[Any]) -> list[NotebookNode]:
         kind = raw["output_type"]
         if kind == "stream":
             name = "stderr" if raw["name"] == "stderr" else "stdout"
-            kept.append(new_output("stream", name=name, text=_shortened(raw["text"])))
+            kept.append(_output("stream", name=name, text=_shortened(raw["text"])))
         elif kind == "error":
             lines = _shortened("\n".join(raw["traceback"])).split("\n")
             kept.append(
-                new_output(
+                _output(
                     "error",
                     ename=_shortened(raw["ename"], 200),
                     evalue=_shortened(raw["evalue"], 2_000),
@@ -172,7 +182,7 @@ def tidied(outputs: list[Any]) -> list[NotebookNode]:
         elif kind in ("display_data", "execute_result"):
             data = _tidied_data(raw.get("data", {}))
             if data:
-                kept.append(new_output(kind, data=data))
+                kept.append(_output(kind, data=data))
     return kept
 
 

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -301,14 +302,13 @@ def _heaviest_increasing(entries: list[Entry]) -> set[int]:
 
 def _own_cell(cell: SubmittedCell) -> NotebookNode:
     """Return a student's own cell: its text, and no metadata that could steer the run."""
+    content: dict[str, Any] = {"cell_type": cell.cell_type, "metadata": {}, "source": cell.source}
     if cell.cell_type == "code":
-        return nbformat.v4.new_code_cell(cell.source)
-    if cell.cell_type == "raw":
-        return nbformat.v4.new_raw_cell(cell.source)
-    markdown = nbformat.v4.new_markdown_cell(cell.source)
-    if cell.attachments:
-        markdown["attachments"] = NotebookNode(cell.attachments)
-    return markdown
+        content |= {"execution_count": None, "outputs": []}
+    elif cell.cell_type == "markdown" and cell.attachments:
+        content["attachments"] = cell.attachments
+    own: NotebookNode = nbformat.from_dict(content)
+    return own
 
 
 def _name_own_cells(entries: list[Entry]) -> None:

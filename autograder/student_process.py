@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
 import torch
@@ -35,9 +35,9 @@ from autograder.checking.failure import (
     exception_failure,
     known_exception,
 )
-from autograder.checking.student import Caller, Reply
+from autograder.checking.student import ProcessCaller, Reply
 from autograder.child import protocol
-from autograder.not_allowed import NotAllowed
+from autograder.not_allowed import NOTHING, NotAllowed
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
@@ -68,8 +68,13 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "PYTHONMALLOC": "malloc",
 }
-# slow to import; each file that they map makes every fork slower, so only where they are used
-OFTEN_IMPORTED = ("pandas", "sklearn.datasets")
+IMPORTED = r"(?m)^\s*(?:import|from)\s+{}\b"
+# slow at first use; what they hold makes every fork slower, so only where locked cells have this
+OFTEN_USED = {
+    "pandas": IMPORTED.format("pandas"),
+    "sklearn.datasets": IMPORTED.format("sklearn"),
+    "torch.testing": r"\bassert_close\b",
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,8 @@ class WarmProcess:
         confined: bool,
         secret: Sequence[Path] = (),
         without: Sequence[str] = (),
-        modules: Sequence[str] = OFTEN_IMPORTED,
+        modules: Sequence[str] = tuple(OFTEN_USED),
+        not_allowed: NotAllowed = NOTHING,
     ) -> None:
         if confined:
             confinement.require_confinement()
@@ -151,6 +157,8 @@ class WarmProcess:
         self.confined = confined
         self.without = list(without)
         self.modules = frozenset(modules)
+        self.not_allowed = not_allowed
+        self.ready = False
         self.home = tempfile.mkdtemp(prefix="autograder-")
         runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
         if confined:
@@ -161,7 +169,7 @@ class WarmProcess:
             command += ["--setenv", name, value]
         self.process = subprocess.Popen(
             # as isolated as -I, but for the environment, of which nothing is left but our own
-            [*command, sys.executable, "-sP", runner, str(inherited.fileno()), *modules],
+            [*command, sys.executable, "-sP", runner, str(inherited.fileno())],
             pass_fds=[inherited.fileno()],
             stdin=subprocess.DEVNULL,
             cwd="/",
@@ -169,7 +177,23 @@ class WarmProcess:
         )
         inherited.close()
         self.connection = trusted
-        self._receive("ready")
+        withdrawn = [list(not_allowed.names), list(not_allowed.operators)]
+        protocol.send(self.connection, [sorted(modules), *withdrawn])
+
+    def wait_until_ready(self) -> None:
+        """Wait until the libraries are loaded."""
+        if not self.ready:
+            self._receive("ready")
+            self.ready = True
+
+    def fits(self, modules: frozenset[str], not_allowed: NotAllowed) -> bool:
+        """Tell whether a submission that needs `modules` and not more names can be run here."""
+        return (
+            self.alive()
+            and modules <= self.modules
+            and set(self.not_allowed.names) <= set(not_allowed.names)
+            and set(self.not_allowed.operators) <= set(not_allowed.operators)
+        )
 
     def _receive(self, expected: str) -> None:
         reply = protocol.receive(
@@ -188,6 +212,7 @@ class WarmProcess:
         without: Sequence[str] = (),
     ) -> Peer:
         """Fork the child of one submission, which finds `files` in its working folder."""
+        self.wait_until_ready()
         peer = Peer()
         try:
             self._fork(peer, limits, not_allowed, without)
@@ -212,8 +237,8 @@ class WarmProcess:
             self.confined,
             FIRST_UID + os.getpid() % 2**16 if self.confined and os.getuid() == 0 else 0,
             confinement.forbidden_calls_program() if self.confined else b"",
-            list(not_allowed.names),
-            list(not_allowed.operators),
+            [name for name in not_allowed.names if name not in self.not_allowed.names],
+            [name for name in not_allowed.operators if name not in self.not_allowed.operators],
             [*self.without, *without],
         ]
         protocol.send(self.connection, ["start", *setting], [peer.inherited.fileno()])
@@ -254,6 +279,9 @@ class WarmProcess:
     def close(self) -> None:
         """End the warm process."""
         self.connection.close()
+        if not self.ready:
+            # it would load its libraries first
+            self.process.kill()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -334,20 +362,24 @@ class StudentProcess:
             self._end(f"{reason} and did not give way, so the cells after it were not run")
             return [], self.ended
 
-    def take_snapshot(self, grade_id: str) -> None:
-        """Fork a snapshot of the notebook's state that can be called later."""
+    def take_snapshot(self, grade_id: str, *, last: bool = False) -> None:
+        """Fork a snapshot of the notebook's state that can be called later.
+
+        After the last cell the process itself is the snapshot.
+        """
         if self.ended:
             return
         peer = Peer()
+        request = "become snapshot" if last else "snapshot"
         try:
-            protocol.send(self.peer.connection, ["snapshot"], [peer.inherited.fileno()])
+            protocol.send(self.peer.connection, [request], [peer.inherited.fileno()])
             peer.greet(time.monotonic() + FORK_SECONDS)
             self.snapshots[grade_id] = peer
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
             self._end(self._why_it_ended())
 
-    def caller_at(self, grade_id: str) -> Caller:
+    def caller_at(self, grade_id: str) -> ProcessCaller:
         """Return a caller of the functions as they were at a grade cell."""
         if grade_id in self.lost:
             return UnreachableCaller("The process that held the notebook has ended.")
@@ -372,54 +404,40 @@ class StudentProcess:
 
 
 @dataclass(frozen=True)
-class UnreachableCaller:
+class UnreachableCaller(ProcessCaller):
     """Stands for functions that cannot be called, and says why."""
 
     reason: str
 
-    def __call__(
-        self,
-        function: str,
-        arguments: Sequence[Any],
-        *,
-        gradient_of: Sequence[int] = (),
-        cotangent: torch.Tensor | None = None,
-        directions: Sequence[torch.Tensor] = (),
-    ) -> Reply:
+    def exchange(self, function: str, request: bytes) -> NoReturn:
+        """Raise `StudentStoppedError` with the reason."""
+        raise StudentStoppedError(self.reason)
+
+    def understand(self, function: str, reply: bytes) -> NoReturn:
         """Raise `StudentStoppedError` with the reason."""
         raise StudentStoppedError(self.reason)
 
 
-class SnapshotCaller:
-    """Calls the functions of one snapshot, for one check."""
+class SnapshotCaller(ProcessCaller):
+    """Calls the functions of one snapshot, for checks that share a process."""
 
     def __init__(self, peer: Peer, process: StudentProcess) -> None:
         self.peer = peer
         self.process = process
         self.stopped = ""
 
-    def __call__(
-        self,
-        function: str,
-        arguments: Sequence[Any],
-        *,
-        gradient_of: Sequence[int] = (),
-        cotangent: torch.Tensor | None = None,
-        directions: Sequence[torch.Tensor] = (),
-    ) -> Reply:
-        """Call a function; raise `CheckFailedError` with words for the student if that fails."""
+    def exchange(self, function: str, request: bytes) -> bytes:
+        """Send a request and return the reply; raise `StudentStoppedError` if none comes."""
         if self.stopped:
             raise StudentStoppedError(self.stopped)
         seconds = min(self.process.limits.call_seconds, self.process.deadline - time.monotonic())
         if seconds <= 0:
             raise self._stop("The submission has used up its time.")
         deadline = time.monotonic() + seconds
-        connection = self.peer.connection
         try:
-            connection.settimeout(seconds)
-            request = [function, list(arguments), list(gradient_of), cotangent, list(directions)]
-            protocol.send(connection, request)
-            reply = self._receive(deadline)
+            self.peer.connection.settimeout(seconds)
+            protocol.send_bytes(self.peer.connection, request)
+            return self._receive(deadline)
         except TimeoutError as error:
             if seconds < self.process.limits.call_seconds:
                 raise self._stop("The submission has used up its time.") from error
@@ -427,14 +445,24 @@ class SnapshotCaller:
         except (OSError, EOFError) as error:
             raise self._stop(f"The process ended while `{function}` ran.") from error
         except protocol.ProtocolError as error:
-            raise self._stop(f"`{function}` returned something unreadable.") from error
-        return understand_reply(function, reply, self.process.not_allowed.words)
+            raise self._unreadable(function) from error
 
-    def _receive(self, deadline: float) -> Any:
+    def understand(self, function: str, reply: bytes) -> Reply:
+        """Read a reply; raise `CheckFailedError` with words for the student if the call failed."""
+        try:
+            value = protocol.decode(reply)
+        except protocol.ProtocolError as error:
+            raise self._unreadable(function) from error
+        return understand_reply(function, value, self.process.not_allowed.words)
+
+    def _unreadable(self, function: str) -> StudentStoppedError:
+        return self._stop(f"`{function}` returned something unreadable.")
+
+    def _receive(self, deadline: float) -> bytes:
         limit = min(REPLY_BYTES, self.process.reply_room)
         data = protocol.receive_bytes(self.peer.connection, deadline=deadline, limit=limit)
         self.process.reply_room -= len(data)
-        return protocol.decode(data)
+        return bytes(data)
 
     def _stop(self, sentence: str) -> StudentStoppedError:
         self.stopped = sentence

@@ -18,6 +18,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """Why a case does not hold: words for the student, and others for the instructor."""
+
+    outcome: CheckOutcome
+    message: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """The result of one hidden check.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import sys
@@ -53,6 +54,7 @@ class CollectedChecks:
 
         self.path = path
         self.stamp = _stamp(assignment, path)
+        self.version = hashlib.sha256(repr(self.stamp).encode()).hexdigest()
         self.errors: list[str] = []
         self.caught: list[BaseException] = []
         arguments = [

@@ -26,19 +26,28 @@ from autograder.checking.compare import (
     compare_values,
 )
 from autograder.checking.failure import CheckFailedError, StudentStoppedError
+from autograder.checking.known_cases import (
+    Decided,
+    ReplayingCaller,
+    follow,
+    never_remember,
+    remember,
+)
 from autograder.checking.student import (
     ById,
     Caller,
     DirectCaller,
+    ProcessCaller,
     RecordedCall,
     Reply,
     Student,
 )
-from autograder.verdict import CellVerdict, CheckOutcome, CheckResult, Finding
+from autograder.verdict import CellVerdict, CheckResult, Finding, Judgement
 
 __all__ = ["BrokenCheckError", "CellJudge", "judge", "judge_cell", "seeded_generator"]
 
 NO_RESULT = "The check could not make sense of your result."
+PASSED = Judgement("passed")
 MAX_TROUBLE_CHARACTERS = 300
 _misconceived = ResultCache()
 judge_key = pytest.StashKey["CellJudge"]()
@@ -50,21 +59,24 @@ class Check:
 
     cases: int
     cases_passed: int = 0
-    outcome: CheckOutcome = "passed"
-    message: str = ""
-    trouble: str = ""
+    judgement: Judgement = PASSED
 
-    def note(self, error: BaseException | None) -> None:
+    def note(self, judgement: Judgement | None) -> None:
         """Note what a case came to; the first case that fails speaks for its check."""
-        if error is None:
+        if judgement is None:
             self.cases_passed += 1
-        elif self.outcome == "passed":
-            self.outcome, self.message, self.trouble = judge_exception(error)
+        elif self.judgement.outcome == "passed":
+            self.judgement = judgement
+
+    @property
+    def passed(self) -> bool:
+        """Whether all cases passed."""
+        return self.judgement.outcome == "passed" and self.cases_passed == self.cases
 
     def result(self, check: CollectedCheck) -> CheckResult:
         """Return the check's result."""
-        outcome, message = self.outcome, self.message
-        if outcome == "passed" and self.cases_passed != self.cases:
+        outcome, message = self.judgement.outcome, self.judgement.message
+        if outcome == "passed" and not self.passed:
             outcome, message = "failed", NO_RESULT
         hint = "" if outcome == "passed" else check.hint
         return CheckResult(check.name, check.description, check.points, outcome, message, hint)
@@ -74,8 +86,8 @@ class Check:
 class CellJudge:
     """Runs the checks of one grade cell against one submission.
 
-    Checks share a process of the student's for as long as they all pass. One that does not pass is
-    judged again in a process of its own, and so is each that follows it.
+    Checks share a process of the student's for as long as they pass. One that does not pass there
+    is judged again in a process in which nothing was called before, and the next gets another.
     """
 
     function: str
@@ -83,18 +95,18 @@ class CellJudge:
     class_seed: str
     calls: list[RecordedCall] = field(default_factory=list)
     caller: Caller | None = None
+    replaying: ReplayingCaller | None = None
 
     def student(self, generator: torch.Generator) -> Student:
         """Return the student's functions."""
-        if self.caller is None:
-            self.renew()
-        assert self.caller is not None
-        return Student(self.caller, generator, self.calls)
+        caller = self.replaying or self.caller or self.renew()
+        return Student(caller, generator, self.calls)
 
-    def renew(self) -> None:
+    def renew(self) -> Caller:
         """Take a new caller, in whose process nothing was called yet."""
         self.close_caller()
         self.caller = self.make_caller()
+        return self.caller
 
     def close_caller(self) -> None:
         """Give back the caller."""
@@ -106,54 +118,73 @@ class CellJudge:
     def judge(self, collected: CollectedChecks) -> list[tuple[CollectedCheck, Check]]:
         """Run all checks of the cell."""
         collected.config.stash[judge_key] = self
-        judged = []
-        all_passed = True
         try:
-            for check in collected.checks:
-                done = self._shared(collected, check) if all_passed else None
-                if done is None:
-                    done = self._alone(collected, check)
-                all_passed = all_passed and done.cases_passed == done.cases
-                judged.append((check, done))
+            return [(check, self._judged(collected, check)) for check in collected.checks]
         finally:
             self.close_caller()
             del collected.config.stash[judge_key]
-        return judged
 
-    def _shared(self, collected: CollectedChecks, check: CollectedCheck) -> Check | None:
-        """Run a check where others ran before it; return None unless it passes."""
-        if self.caller is None:
-            return None
-        first_call = len(self.calls)
-        done = Check(len(check.cases))
-        for case in check.cases:
-            error = collected.run(case)
-            done.note(error)
-            if error is not None:
-                del self.calls[first_call:]
-                return None
-        return done
-
-    def _alone(self, collected: CollectedChecks, check: CollectedCheck) -> Check:
-        """Run a check where nothing was called before."""
+    def _judged(self, collected: CollectedChecks, check: CollectedCheck) -> Check:
+        """Run a check where others passed, if there is such a process, or where none ran before."""
+        if self.caller is not None:
+            first_call = len(self.calls)
+            done = Check(len(check.cases))
+            for case in check.cases:
+                done.note(self._run(collected, case))
+                if done.judgement.outcome != "passed":
+                    break
+            if done.passed:
+                return done
+            del self.calls[first_call:]
         self.renew()
         done = Check(len(check.cases))
         for case in check.cases:
-            done.note(collected.run(case))
+            done.note(self._run(collected, case))
+        if not done.passed:
+            self.close_caller()
         return done
 
+    def _run(self, collected: CollectedChecks, case: pytest.Item) -> Judgement | None:
+        """Run one case, as far as it is not known what it makes of the replies."""
+        if not isinstance(self.caller, ProcessCaller):
+            return judge_exception(collected.run(case))
+        name = (collected.version, case.nodeid, self.class_seed)
+        try:
+            known = follow(name, self.caller)
+        except StudentStoppedError as error:
+            return judge_exception(error)
+        if isinstance(known, Decided):
+            self.calls += known.calls
+            return known.judgement
+        self.replaying = ReplayingCaller(self.caller, known)
+        first_call = len(self.calls)
+        try:
+            judgement = judge_exception(collected.run(case))
+        finally:
+            replaying, self.replaying = self.replaying, None
+        if not replaying.is_repeatable():
+            never_remember(name)
+            del self.calls[first_call:]
+            return judge_exception(collected.run(case))
+        if judgement is None or judgement.outcome != "stopped":
+            remember(name, replaying.made, Decided(judgement, tuple(self.calls[first_call:])))
+        return judgement
 
-def judge_exception(error: BaseException) -> tuple[CheckOutcome, str, str]:
-    """Return outcome, words for the student, and words for the instructor."""
+
+def judge_exception(error: BaseException | None) -> Judgement | None:
+    """Return what an exception that ended a case says about it."""
+    if error is None:
+        return None
     if isinstance(error, StudentStoppedError):
-        return "stopped", str(error), ""
+        return Judgement("stopped", str(error))
     if isinstance(error, CheckFailedError):
-        return "failed", str(error), ""
+        return Judgement("failed", str(error))
     if isinstance(error, AssertionError):
-        return "failed", "", ""
+        return Judgement("failed")
     words = str(error)[:MAX_TROUBLE_CHARACTERS]
-    trouble = f"the check itself raised {type(error).__name__}: {words}"
-    return "failed", NO_RESULT, trouble
+    return Judgement(
+        "failed", NO_RESULT, f"the check itself raised {type(error).__name__}: {words}"
+    )
 
 
 def seeded_generator(class_seed: str, name: str) -> torch.Generator:
@@ -187,7 +218,11 @@ def judge_cell(
     if any(result.outcome == "failed" for result in results):
         bank = bank or load_bank(assignment)
         findings = recognise(judge.calls, bank.misconceptions_of(judge.function))
-    troubles = "; ".join(f"{check.name}: {done.trouble}" for check, done in judged if done.trouble)
+    troubles = "; ".join(
+        f"{check.name}: {done.judgement.trouble}"
+        for check, done in judged
+        if done.judgement.trouble
+    )
     return CellVerdict(grade_id, results, findings, troubles)
 
 
@@ -219,8 +254,16 @@ def _result_of(call: RecordedCall, misconception: Misconception) -> Reply | str:
 
 def _agrees(call: RecordedCall, misconception: Misconception) -> bool:
     """Tell whether a misconception does in one call what the submission did."""
-    key = ById(misconception.implementation), call.request
-    reply = _misconceived.get(key, lambda: _result_of(call, misconception))
+    implementation = ById(misconception.implementation)
+    if implementation not in call.agreements:
+        key = implementation, call.request
+        reply = _misconceived.get(key, lambda: _result_of(call, misconception))
+        call.agreements[implementation] = _equal(call, reply)
+    return call.agreements[implementation]
+
+
+def _equal(call: RecordedCall, reply: Reply | str) -> bool:
+    """Tell whether a call gave what a misconception gives, or raised what it raises."""
     if call.reply is None or isinstance(reply, str):
         return call.reply is None and reply == call.raised
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,6 +68,37 @@ class Caller(Protocol):
         ...
 
 
+class ProcessCaller(ABC):
+    """Calls the functions in a student's process, in two steps."""
+
+    @abstractmethod
+    def exchange(self, function: str, request: bytes) -> bytes:
+        """Send a request; return the reply, which nobody has read yet.
+
+        Raises
+        ------
+        StudentStoppedError
+            If no reply comes.
+        """
+
+    @abstractmethod
+    def understand(self, function: str, reply: bytes) -> Reply:
+        """Read a reply; raise `CheckFailedError` with words for the student if the call failed."""
+
+    def __call__(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        *,
+        gradient_of: Sequence[int] = (),
+        cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
+    ) -> Reply:
+        """Call a function; raise `CheckFailedError` with words for the student if that fails."""
+        request = [function, list(arguments), list(gradient_of), cotangent, list(directions)]
+        return self.understand(function, self.exchange(function, protocol.encode(request)))
+
+
 @dataclass(frozen=True)
 class DirectCaller:
     """Calls trusted functions of this process: solutions, misconceptions and equivalents."""
@@ -115,6 +147,7 @@ class RecordedCall:
     reply: Reply | None
     raised: str
     directions: tuple[torch.Tensor, ...] = ()
+    agreements: dict[Hashable, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def request(self) -> bytes:

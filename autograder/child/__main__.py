@@ -17,4 +17,4 @@ if __name__ == "__main__":
     assert spec is not None
     sys.modules["notebook_runner"] = importlib.util.module_from_spec(spec)
     sys.path = [entry for entry in sys.path if Path(entry) != folder]
-    importlib.import_module("notebook_runner.warm").main(int(sys.argv[1]), sys.argv[2:])
+    importlib.import_module("notebook_runner.warm").main(int(sys.argv[1]))

@@ -60,15 +60,11 @@ def _gradients(
 ) -> Gradients:
     if not isinstance(value, torch.Tensor) or not value.requires_grad:
         return [None] * len(leaves)
-    if cotangent is None:
-        cotangent = torch.ones_like(value)
-    if cotangent.shape != value.shape:
+    if cotangent is not None and cotangent.shape != value.shape:
         return [None] * len(leaves)
-    return list(
-        torch.autograd.grad(
-            value, leaves, cotangent.to(value.dtype), allow_unused=True, create_graph=keep_graph
-        )
-    )
+    # a sum has the same gradient as `grad_outputs`, which would have torch import sympy
+    total = value.sum() if cotangent is None else (value * cotangent.to(value.dtype)).sum()
+    return list(torch.autograd.grad(total, leaves, allow_unused=True, create_graph=keep_graph))
 
 
 def _double_gradients(

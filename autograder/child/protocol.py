@@ -230,7 +230,11 @@ def _require_bools(data: memoryview) -> None:
 
 def send(connection: socket.socket, value: Any, descriptors: Sequence[int] = ()) -> None:
     """Send one value, with open file descriptors if there are any."""
-    data = encode(value)
+    send_bytes(connection, encode(value), descriptors)
+
+
+def send_bytes(connection: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one value that is encoded already."""
     message = HEADER.pack(MAGIC, len(data)) + data
     if descriptors:
         sent = socket.send_fds(connection, [message], list(descriptors))

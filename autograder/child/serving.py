@@ -14,7 +14,7 @@ from .shell import NotebookShell, run_cell
 
 
 def serve_notebook(connection: socket.socket, shell: NotebookShell) -> NoReturn:
-    """Obey the trusted side's requests: run a cell, or fork a snapshot."""
+    """Obey the trusted side's requests: run a cell, fork a snapshot, or become one."""
     try:
         while True:
             request, descriptors = protocol.receive_with_descriptors(connection, 1)
@@ -25,6 +25,9 @@ def serve_notebook(connection: socket.socket, shell: NotebookShell) -> NoReturn:
                     connection.close()
                     serve_snapshot(socket.socket(fileno=descriptors[0]), shell.user_ns)
                 os.close(descriptors[0])
+            elif request[0] == "become snapshot":
+                connection.close()
+                serve_snapshot(socket.socket(fileno=descriptors[0]), shell.user_ns)
     except (EOFError, OSError):
         os._exit(0)
 
@@ -66,12 +69,13 @@ def serve_calls(connection: socket.socket, namespace: dict[str, Any]) -> NoRetur
     try:
         protocol.send(connection, ["ready"])
         while True:
-            protocol.send(connection, _answer(protocol.receive(connection), namespace))
+            protocol.send(connection, answer(protocol.receive(connection), namespace))
     except (EOFError, OSError):
         os._exit(0)
 
 
-def _answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
+def answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
+    """Call the function that a request names; return the reply."""
     name, *call = request
     function = namespace.get(name)
     if function is None:

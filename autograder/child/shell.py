@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import inspect
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
+from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Instance
 
 from .protocol import MAX_CELL_OUTPUTS
 
@@ -169,12 +175,51 @@ class RecordingDisplayHook(DisplayHook):  # type: ignore[misc]
         )
 
 
+class CellCompiler(CachingCompiler):  # type: ignore[misc]
+    """Compiles cells, and spares tracebacks the search for a module that holds a cell."""
+
+    def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
+        """Keep a cell's source; return its name."""
+        name: str = super().cache(transformed_code, number, raw_code)
+        # what is known not to be a module's file is not looked for in two thousand modules
+        inspect.modulesbyfile.setdefault(name, name)
+        return name
+
+
+class CellTransformer(TransformerManager):  # type: ignore[misc]
+    """Turns IPython's own syntax into Python, and leaves cells alone that are Python already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usual_transformers = list(self.token_transformers)
+
+    def do_token_transforms(self, lines: list[str]) -> list[str]:
+        """Transform lines; what they cannot change they need not read token by token."""
+        if self.token_transformers == self.usual_transformers and _is_python("".join(lines)):
+            return lines
+        transformed: list[str] = super().do_token_transforms(lines)
+        return transformed
+
+
+def _is_python(source: str) -> bool:
+    with warnings.catch_warnings():
+        # they are given when the cell is compiled
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(source)
+        except Exception:  # whatever it is, the shell will meet and show it
+            return False
+    return True
+
+
 class NotebookShell(InteractiveShell):  # type: ignore[misc]
     """An IPython shell without terminal, kernel or sockets."""
 
+    input_transformer_manager = Instance(CellTransformer, ())
+
     def __init__(self, **options: Any) -> None:
         self.recorder = Recorder()
-        super().__init__(**options)
+        super().__init__(compiler_class=CellCompiler, **options)
         self.display_pub.recorder = self.recorder
         self.displayhook.recorder = self.recorder
         self.ask_exit = lambda: None
@@ -192,6 +237,12 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
 
     def enable_gui(self, gui: Any = None) -> None:
         """Ignore requests for a window system."""
+
+    def _format_exception_for_storage(
+        self, exception: BaseException, *_: Any, **__: Any
+    ) -> dict[str, Any]:
+        """Make no second traceback, which is slow, for a history that is never saved."""
+        return {"ename": type(exception).__name__, "evalue": str(exception), "traceback": []}
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         self.recorder.add(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
-import importlib
 import importlib.abc
 import importlib.machinery
 import os
@@ -20,9 +18,10 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
+from .libraries import fill_holes, load_libraries
 from .memory import end_what_holds_too_much
 from .process_tree import end_descendants
-from .shell import NotebookShell, make_shell, run_cell
+from .shell import NotebookShell
 
 PR_SET_CHILD_SUBREAPER = 36
 WATCH_SECONDS = 0.05
@@ -38,7 +37,8 @@ class Setting:
 
     `uid` is the user it becomes where the warm process is root, else 0; `limits` are those of
     `confinement.limit_resources`; `names` and `operators` are what the exercise asks to be written
-    by hand; `without` names the layers of confinement to leave out, which only tests do.
+    by hand, beside what the warm process has withdrawn already; `without` names the layers of
+    confinement to leave out, which only tests do.
     """
 
     folder: str
@@ -68,16 +68,19 @@ class WithheldModules(importlib.abc.MetaPathFinder):
         return None
 
 
-def main(descriptor: int, modules: Sequence[str]) -> None:
-    """Serve the trusted side until it closes the connection."""
+def main(descriptor: int) -> None:
+    """Load what the first message names; then serve the trusted side until it closes."""
     trusted = socket.socket(fileno=descriptor)
     for name in OWN_ENVIRONMENT:
         os.environ.pop(name, None)
     withhold_modules()
+    modules, names, operators = protocol.receive(trusted)
     shell = load_libraries(modules)
+    not_allowed.withdraw(names, operators)
     _become_reaper()
     gc.collect()
     gc.freeze()
+    fill_holes()
     protocol.send(trusted, ["ready"])
     memory_limit = ended_for_memory = 0
     while True:
@@ -119,28 +122,6 @@ def withhold_modules() -> None:
         if not any((Path(entry) / name / "__init__.py").is_file() for name in WITHHELD)
     ]
     sys.meta_path.insert(0, WithheldModules())
-
-
-def load_libraries(modules: Sequence[str]) -> NotebookShell:
-    """Import what notebooks use, `modules` among it, and do once what is slow the first time."""
-    import torch
-
-    for name in modules:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-
-    torch.set_num_threads(1)
-    x = torch.ones(2, 2, requires_grad=True)
-    torch.autograd.grad((x @ x).sum(), x)
-    with contextlib.suppress(AssertionError):
-        torch.testing.assert_close(x, x + 1)
-    shell = make_shell()
-    run_cell(shell, "1 / 0")
-    run_cell(shell, "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show()")
-    shell.reset(new_session=True)
-    shell.user_ns.pop("plt", None)
-    shell.execution_count = 1
-    return shell
 
 
 def _become_reaper() -> None:

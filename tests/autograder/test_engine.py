@@ -2,7 +2,7 @@ import nbformat
 import pytest
 
 from autograder.bank import load_bank
-from autograder.engine import Limits, NotebookRun, grade_notebook, often_imported
+from autograder.engine import Limits, NotebookRun, grade_notebook, often_used
 from autograder.student_process import StudentProcess
 
 QUICK = Limits(cell_seconds=2, call_seconds=1)
@@ -88,17 +88,48 @@ def test_checks_share_a_process_for_as_long_as_they_pass(toy, toy_notebook, monk
     )
     grade(toy, toy_notebook(RIGHT))
     assert len(taken) == 1
+    # the second check passes: twice nothing is nothing
     grade(toy, toy_notebook("def square(x):\n    return 2 * x"))
     assert len(taken) == 1 + 2
 
 
-def test_only_modules_that_locked_cells_import_are_loaded_beforehand():
+FOUR_CHECKS = '''
+import pytest
+import torch
+from autograder.checking import Tolerance
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("value", [1.0])
+def test_{0}(student, value):
+    """The square of one."""
+    student.check("square", lambda x: x * x, torch.tensor({1}), tolerance=Tolerance(1e-6))
+'''
+
+
+def test_the_checks_after_one_that_fails_share_a_process_again(toy, toy_notebook, monkeypatch):
+    checks = "".join(FOUR_CHECKS.format(name, name) for name in "1234")
+    (toy.checks / "test_square.py").write_text(
+        checks.replace("torch.tensor(", "torch.tensor(1.0 * ")
+    )
+    taken = []
+    caller_at = StudentProcess.caller_at
+    monkeypatch.setattr(
+        StudentProcess, "caller_at", lambda *given: taken.append(1) or caller_at(*given)
+    )
+    _, cell = grade(toy, toy_notebook("def square(x):\n    return x if x == 2 else x * x"))
+    assert [check.outcome for check in cell.checks] == ["passed", "failed", "passed", "passed"]
+    # the first two; the second by itself; the last two
+    assert len(taken) == 3
+
+
+def test_only_modules_that_locked_cells_use_are_loaded_beforehand():
     def cell(source, locked):
         return nbformat.v4.new_code_cell(source, metadata={"nbgrader": {"locked": locked}})
 
     cells = [cell("import torch\nfrom sklearn.datasets import load_digits", True)]
     cells += [cell("import pandas", False), cell("import pandasql  # not pandas", True)]
-    assert often_imported(cells) == {"sklearn.datasets"}
+    assert often_used(cells) == {"sklearn.datasets"}
 
 
 def test_how_the_warm_process_was_started_does_not_show_in_the_environment():

@@ -1,0 +1,124 @@
+"""What the cases of checks made of replies, kept so that equal replies are judged once.
+
+A case depends on the class seed and on what the student's functions reply, and on nothing else. So
+what it asks first is the same for every submission, and so is what it asks next, or decides, after
+the same replies. The student's process is asked all the same; only the check need not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from autograder.checking.cache import ResultCache
+from autograder.checking.student import ProcessCaller, RecordedCall, Reply
+from autograder.child import protocol
+from autograder.verdict import Judgement
+
+MAX_BYTES = 256 * 2**20
+_known = ResultCache(MAX_BYTES)
+_unrepeatable: set[Hashable] = set()
+
+
+class UnrepeatableCaseError(RuntimeError):
+    """A case asks something else than it asked before, after the same replies."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request, as bytes, and the reply to it."""
+
+    function: str
+    request: bytes
+    reply: bytes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a case asks next."""
+
+    function: str
+    request: bytes
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a case came to, and the calls that it made."""
+
+    judgement: Judgement | None
+    calls: tuple[RecordedCall, ...]
+
+
+@dataclass
+class ReplayingCaller:
+    """Gives a case the replies that are there already, then asks the student's process."""
+
+    caller: ProcessCaller
+    given: Sequence[Exchange]
+    made: list[Exchange] = field(default_factory=list)
+    unrepeatable: bool = False
+
+    def __call__(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        *,
+        gradient_of: Sequence[int] = (),
+        cotangent: torch.Tensor | None = None,
+        directions: Sequence[torch.Tensor] = (),
+    ) -> Reply:
+        """Call a function; raise as the student's process does."""
+        request = protocol.encode(
+            [function, list(arguments), list(gradient_of), cotangent, list(directions)]
+        )
+        if len(self.made) < len(self.given):
+            exchange = self.given[len(self.made)]
+            if exchange.request != request:
+                self.unrepeatable = True
+                raise UnrepeatableCaseError
+        else:
+            reply = self.caller.exchange(function, request)
+            exchange = Exchange(function, request, reply)
+        self.made.append(exchange)
+        return self.caller.understand(function, exchange.reply)
+
+    def is_repeatable(self) -> bool:
+        """Tell whether the case made all the calls that it had made before."""
+        return not self.unrepeatable and len(self.made) >= len(self.given)
+
+
+def follow(case: Hashable, caller: ProcessCaller) -> Decided | list[Exchange]:
+    """Ask what a case asks for as long as that is known; return what it decides, or the replies."""
+    exchanges: list[Exchange] = []
+    if case in _unrepeatable:
+        return exchanges
+    state = b""
+    known = _known.find((case, state))
+    while isinstance(known, Asked):
+        reply = caller.exchange(known.function, known.request)
+        exchanges.append(Exchange(known.function, known.request, reply))
+        state = _after(state, reply)
+        known = _known.find((case, state))
+    return known if isinstance(known, Decided) else exchanges
+
+
+def remember(case: Hashable, exchanges: Sequence[Exchange], decided: Decided) -> None:
+    """Keep what a case asked and decided."""
+    state = b""
+    for exchange in exchanges:
+        _known.keep((case, state), Asked(exchange.function, exchange.request))
+        state = _after(state, exchange.reply)
+    _known.keep((case, state), decided)
+
+
+def never_remember(case: Hashable) -> None:
+    """Run a case anew for every submission."""
+    _unrepeatable.add(case)
+
+
+def _after(state: bytes, reply: bytes) -> bytes:
+    return hashlib.blake2b(state + hashlib.blake2b(reply).digest()).digest()

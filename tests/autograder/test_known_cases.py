@@ -1,0 +1,151 @@
+"""Equal replies are judged once, and nothing else is taken for equal."""
+
+import pytest
+import torch
+
+from autograder.checking import StudentStoppedError, known_cases
+from autograder.checking.cache import ResultCache
+from autograder.checking.judge import judge_cell
+from autograder.checking.student import ProcessCaller
+from autograder.child import protocol
+from autograder.child.serving import answer
+from autograder.student_process import understand_reply
+
+CHECKS = '''
+import pytest
+import torch
+from pathlib import Path
+from autograder.checking import Tolerance
+
+RUNS = Path(__file__).with_name("runs.txt")
+
+
+@pytest.mark.points(2)
+def test_two_calls(student, generator):
+    """The values at two points."""
+    with RUNS.open("a") as file:
+        file.write("two\\n")
+    x = torch.randn(3, generator=generator)
+    for argument in (x, x + 1):
+        student.check("square", lambda x: x * x, argument, tolerance=Tolerance(1e-6))
+
+
+@pytest.mark.points(1)
+def test_one_call(student):
+    """The value at 3."""
+    with RUNS.open("a") as file:
+        file.write("one\\n")
+    student.check("square", lambda x: x * x, torch.tensor(3.0), tolerance=Tolerance(1e-6))
+'''
+
+
+class Functions(ProcessCaller):
+    """Answers as a student's process does, in this process, and counts the requests."""
+
+    def __init__(self, square, stops=False):
+        self.namespace = {"square": square}
+        self.stops = stops
+        self.requests = 0
+
+    def exchange(self, function, request):
+        self.requests += 1
+        if self.stops:
+            raise StudentStoppedError("The process ended.")
+        return protocol.encode(answer(protocol.decode(request), self.namespace))
+
+    def understand(self, function, reply):
+        return understand_reply(function, protocol.decode(reply), frozenset())
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(known_cases, "_known", ResultCache())
+    monkeypatch.setattr(known_cases, "_unrepeatable", set())
+
+
+@pytest.fixture
+def course(toy):
+    (toy.checks / "test_square.py").write_text(CHECKS)
+    return toy
+
+
+def verdict_on(course, functions, class_seed="seed"):
+    return judge_cell(course, "test_square", lambda: functions, class_seed=class_seed)
+
+
+def runs(course):
+    return (course.checks / "runs.txt").read_text().split()
+
+
+def test_equal_replies_are_judged_once(course):
+    for square in (lambda x: x * x, lambda x: 2 * x, lambda x: [][0]):
+        first, again = Functions(square), Functions(square)
+        verdict = verdict_on(course, first)
+        before = runs(course)
+        assert verdict_on(course, again) == verdict
+        assert runs(course) == before
+        assert again.requests == first.requests
+
+
+def test_the_misconception_is_named_from_known_replies_too(course):
+    names = [
+        [finding.name for finding in verdict_on(course, Functions(lambda x: 2 * x)).findings]
+        for _ in range(2)
+    ]
+    assert names[0] == names[1] == ["doubled"]
+
+
+def test_another_reply_has_the_check_run_again(course):
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+    assert verdict_on(course, Functions(lambda x: x * x + (x == 3))).earned == 2
+    assert runs(course).count("two") == 1
+    # in the shared process, and then in one of its own
+    assert runs(course).count("one") == 2
+
+
+def test_a_reply_that_is_there_is_not_asked_for_again(course):
+    seen = []
+
+    def wrong_the_second_time(x):
+        seen.append(x)
+        return x * x if len(seen) == 1 else x
+
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+    functions = Functions(wrong_the_second_time)
+    assert verdict_on(course, functions).checks[0].outcome == "failed"
+    assert functions.requests == 2 + 1
+
+
+@pytest.mark.parametrize("change", ["class seed", "check file"])
+def test_nothing_is_known_of_other_inputs_or_checks(course, change):
+    verdict_on(course, Functions(lambda x: x * x))
+    if change == "check file":
+        (course.checks / "test_square.py").write_text(CHECKS.replace("tensor(3.0)", "tensor(4.0)"))
+    verdict_on(course, Functions(lambda x: x * x), class_seed=change)
+    assert runs(course).count("two") == 2
+
+
+def test_a_stopped_process_is_not_remembered(course):
+    stopped = verdict_on(course, Functions(lambda x: x * x, stops=True))
+    assert [check.outcome for check in stopped.checks] == ["stopped", "stopped"]
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+    stopped = verdict_on(course, Functions(lambda x: x * x, stops=True))
+    assert [check.outcome for check in stopped.checks] == ["stopped", "stopped"]
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+
+
+def test_a_check_that_asks_something_else_each_time_is_run_each_time(course):
+    drawn = CHECKS.replace("torch.randn(3, generator=generator)", "torch.rand(3)")
+    (course.checks / "test_square.py").write_text(drawn)
+    for _ in range(3):
+        assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+        assert verdict_on(course, Functions(lambda x: x.abs() * x.abs() + 1)).earned == 0
+    assert len(known_cases._unrepeatable) == 1
+    assert runs(course).count("two") >= 6
+
+
+def test_replies_that_differ_in_one_bit_are_told_apart(course):
+    verdict_on(course, Functions(lambda x: x * x))
+    before = len(runs(course))
+    verdict_on(course, Functions(lambda x: torch.nextafter(x * x, x * x + 1)))
+    assert len(runs(course)) > before
