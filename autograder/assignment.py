@@ -1,4 +1,4 @@
-"""Where the files of an assignment are."""
+"""Where the files of an assignment are, and what can be wrong with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 
 class UnknownAssignmentError(LookupError):
     """No assignment of that name is there."""
+
+
+class BrokenCheckError(RuntimeError):
+    """A hidden check cannot be collected: the instructor's mistake, not a student's."""
 
 
 @dataclass(frozen=True)

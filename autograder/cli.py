@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import rich.box
 from rich.console import Console
@@ -32,25 +33,25 @@ from rich.text import Text
 
 from autograder.assignment import (
     Assignment,
+    BrokenCheckError,
     UnknownAssignmentError,
     assignment_names,
     find_assignment,
     project_root,
 )
-from autograder.checking.judge import BrokenCheckError
 from autograder.confinement import ConfinementUnavailableError
 from autograder.course import Course, CourseError, quiet_nbgrader
-from autograder.doctor import examine
 from autograder.executors import open_executor
 from autograder.feedback import write_feedback
 from autograder.grading import Batch, GradingStoppedError, submitted_students
 from autograder.record import points_text
 from autograder.release import release, release_difference
 from autograder.report import write_report
-from autograder.sample_class import MIN_SIZE, make_sample_class
-from autograder.self_check import CheckedNotebook, check_notebook
 from autograder.summary import Row
 from autograder.worker_process import ClusterError
+
+if TYPE_CHECKING:
+    from autograder.self_check import CheckedNotebook
 
 OK, NOT_ALL_WELL, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUS = """\
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("sample-class", help="make submissions to try the grading on")
     command.set_defaults(run=_sample_class)
     command.add_argument("assignment")
-    command.add_argument("--size", type=_positive_int, default=MIN_SIZE)
+    command.add_argument("--size", type=_positive_int)
     command.add_argument("--seed", type=int, default=0)
     _add_gradebook_option(command)
 
@@ -291,6 +292,8 @@ def _table(assignment: Assignment, rows: Sequence[Row]) -> Table:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from autograder.self_check import check_notebook
+
     if not options.notebook.is_file():
         raise CourseError(f"There is no file '{options.notebook}'.")
     course = _course(options)
@@ -355,15 +358,19 @@ def _release(options: argparse.Namespace) -> int:
 
 
 def _sample_class(options: argparse.Namespace) -> int:
+    from autograder.sample_class import MIN_SIZE, make_sample_class
+
     course = _course(options)
     assignment = find_assignment(options.assignment, course.root)
-    kinds = make_sample_class(course, assignment, size=options.size, seed=options.seed)
+    kinds = make_sample_class(course, assignment, size=options.size or MIN_SIZE, seed=options.seed)
     place = course.folder("submitted", "*", assignment.name)
     print(f"{len(kinds)} submissions in {place}")
     return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from autograder.doctor import examine
+
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in examine().items():
         table.add_row(name, escape(value))

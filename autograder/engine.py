@@ -19,14 +19,14 @@ from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
 from autograder.intake import quoted, read_file
+from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
-from autograder.student_process import OFTEN_USED, Limits, StudentProcess, WarmProcess
+from autograder.spawned import secret_folders
+from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
 
-# covered in the student's file system should the course lie inside a folder that is shown there
-SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
 UNCLEAR = "a hidden check could not be carried out; the instructor can see why."
 NOT_RUN = {
     "output_type": "stream",
@@ -256,11 +256,6 @@ def warm_process(
         )
         atexit.register(_warm[confined].close)
     return _warm[confined]
-
-
-def secret_folders(root: Path | None) -> list[Path]:
-    """Return the folders of a course that no student's process may see."""
-    return [root / name for name in SECRET_FOLDERS] if root is not None else []
 
 
 def read_notebook(path: Path) -> NotebookNode:

@@ -25,8 +25,7 @@ from typing import Any
 import nbformat
 from sqlalchemy.exc import DBAPIError
 
-from autograder.assignment import Assignment
-from autograder.checking.judge import BrokenCheckError
+from autograder.assignment import Assignment, BrokenCheckError
 from autograder.confinement import ConfinementUnavailableError
 from autograder.course import CONFIG_FILE, Course, CourseError
 from autograder.environment import environment
@@ -37,14 +36,7 @@ from autograder.recorder import Recorder, Result
 from autograder.skeleton import SkeletonError, prepared_skeleton
 from autograder.submission_folder import SubmissionFolder, read_folder
 from autograder.summary import Row, Status, read_records, row_of, standings
-from autograder.worker import (
-    GradedNotebook,
-    Setting,
-    Work,
-    grade_bytes,
-    grade_submission,
-    read_graded,
-)
+from autograder.work import GradedNotebook, Setting, Work, grade_bytes, read_graded
 from autograder.worker_process import ClusterError
 
 # these say that the course or the machine is not ready, and stop the whole batch
@@ -304,6 +296,9 @@ class _Run:
 
     def _failed(self, pending: Pending, error: Exception) -> dict[str, GradedNotebook]:
         """Return what is recorded of a submission that the grader itself could not deal with."""
+        # brings torch, which this process needs for nothing else
+        from autograder.worker import grade_submission
+
         trouble = f"The grader failed on this submission: {type(error).__name__}: {error}"
         log.error("%s: %s", pending.student, trouble)
         self.troubles[pending.student] = trouble

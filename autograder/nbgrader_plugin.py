@@ -33,13 +33,14 @@ from traitlets.config import Config
 
 from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
-from autograder.engine import Limits, grade_notebook
 from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
+from autograder.limits import Limits
 from autograder.rebuild import rebuild
 from autograder.record import Record, points_text
 from autograder.safe_html import text_to_html
 from autograder.skeleton import load_skeleton
+from autograder.spawned import spawn_ahead
 from autograder.verdict import SubmissionVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -146,6 +147,10 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
         names = resources["nbgrader"]
         converter = self.parent.parent
         assignment = hidden_assignment(Path(converter.coursedir.root), names["assignment"])
+        spawn_ahead(self.confined, assignment.root if assignment else None)
+        # slow to import, and not needed where the configuration alone is read
+        from autograder.engine import grade_notebook
+
         record = Record.read_from(notebook)
         if record.problem:
             verdict = SubmissionVerdict()

@@ -33,7 +33,7 @@ from sqlalchemy import insert, select, update
 from autograder.assignment import Assignment
 from autograder.course import Course
 from autograder.summary import points_of
-from autograder.worker import GradedNotebook
+from autograder.work import GradedNotebook
 
 Key = tuple[str, str]
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,7 +34,9 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import ProcessCaller, Reply
 from autograder.child import protocol
+from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed
+from autograder.spawned import spawn
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
@@ -56,18 +55,6 @@ TOO_MUCH_OUTPUT = {
 ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
 FIRST_UID = 200_000
-ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONHASHSEED": "0",
-    # memory in large pages: a process of a few hundred MiB then forks and ends 4 times faster
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "PYTHONMALLOC": "malloc",
-}
 IMPORTED = r"(?m)^\s*(?:import|from)\s+{}\b"
 # slow at first use; what they hold makes every fork slower, so only where locked cells have this
 OFTEN_USED = {
@@ -75,28 +62,6 @@ OFTEN_USED = {
     "sklearn.datasets": IMPORTED.format("sklearn"),
     "torch.testing": r"\bassert_close\b",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a submission may use; times in seconds, memory and file sizes in bytes.
-
-    `memory` holds for each process and for all of them together.
-    """
-
-    cell_seconds: float = 30.0
-    call_seconds: float = 10.0
-    total_seconds: float = 300.0
-    memory: int = 4 * 2**30
-    folder_size: int = 256 * 2**20
-    file_size: int = 100 * 2**20
-    open_files: int = 256
-    processes: int = 64
-
-    def of_resources(self) -> list[int]:
-        """Return the limits that the kernel keeps, in the child's order."""
-        seconds = int(self.total_seconds) + 1
-        return [self.memory, seconds, self.file_size, self.open_files, self.processes]
 
 
 class SubmissionStartError(RuntimeError):
@@ -151,32 +116,13 @@ class WarmProcess:
         modules: Sequence[str] = tuple(OFTEN_USED),
         not_allowed: NotAllowed = NOTHING,
     ) -> None:
-        if confined:
-            confinement.require_confinement()
-        trusted, inherited = socket.socketpair()
         self.confined = confined
         self.without = list(without)
         self.modules = frozenset(modules)
         self.not_allowed = not_allowed
         self.ready = False
-        self.home = tempfile.mkdtemp(prefix="autograder-")
-        runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
-        if confined:
-            command = confinement.sandbox_command(secret, without)
-            runner, home = confinement.runner_folder(without), confinement.temporary_folder()
-        environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
-        for name, value in environment.items() if confined else ():
-            command += ["--setenv", name, value]
-        self.process = subprocess.Popen(
-            # as isolated as -I, but for the environment, of which nothing is left but our own
-            [*command, sys.executable, "-sP", runner, str(inherited.fileno())],
-            pass_fds=[inherited.fileno()],
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-            env={**environment, "PATH": os.environ.get("PATH", environment["PATH"])},
-        )
-        inherited.close()
-        self.connection = trusted
+        self.spawned = spawn(confined, secret, without)
+        self.process, self.connection = self.spawned.process, self.spawned.connection
         withdrawn = [list(not_allowed.names), list(not_allowed.operators)]
         protocol.send(self.connection, [sorted(modules), *withdrawn])
 
@@ -250,7 +196,7 @@ class WarmProcess:
         """Return where the submission's own folder is to be."""
         if self.confined:
             return f"{confinement.temporary_folder()}/submission"
-        return tempfile.mkdtemp(dir=self.home)
+        return tempfile.mkdtemp(dir=self.spawned.home)
 
     def end_submission(self) -> None:
         """Kill the whole process tree of the submission."""
@@ -277,17 +223,8 @@ class WarmProcess:
         return self.process.poll() is None
 
     def close(self) -> None:
-        """End the warm process."""
-        self.connection.close()
-        if not self.ready:
-            # it would load its libraries first
-            self.process.kill()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
+        """End the warm process; one that still loads its libraries would do that first."""
+        self.spawned.close(at_once=not self.ready)
 
 
 class StudentProcess:

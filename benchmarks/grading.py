@@ -47,7 +47,7 @@ sys.path.insert(0, str(ROOT))
 
 from autograder.assignment import Assignment  # noqa: E402
 from autograder.executors import open_executor  # noqa: E402
-from autograder.worker import Setting, Work, grade_bytes  # noqa: E402
+from autograder.work import Setting, Work, grade_bytes  # noqa: E402
 from tests.autograder.dask_cluster import DaskCluster, descendants  # noqa: E402
 
 PARTS = ("local", "nbgrader", "stock", "plain", "dask", "memory")

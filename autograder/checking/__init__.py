@@ -20,7 +20,7 @@ By hand: `pytest tests/hidden/cross_entropy --submission NOTEBOOK`; without `--s
 instructor's solution is checked.
 """
 
-from autograder.checking.collected import BrokenCheckError
+from autograder.assignment import BrokenCheckError
 from autograder.checking.compare import Tolerance
 from autograder.checking.failure import CheckFailedError, StudentStoppedError
 from autograder.checking.judge import judge

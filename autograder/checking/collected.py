@@ -15,7 +15,7 @@ import pytest
 from _pytest.config import _prepareconfig
 from _pytest.runner import runtestprotocol
 
-from autograder.assignment import Assignment
+from autograder.assignment import Assignment, BrokenCheckError
 
 # what a check could use stays: parametrisation, fixtures, marks, monkeypatch, tmp_path
 LEFT_OUT = (
@@ -26,10 +26,6 @@ LEFT_OUT = (
 # more than a course has; a worker that sees many versions of courses must not keep them all
 MAX_COLLECTED = 200
 _collected: dict[Path, CollectedChecks] = {}
-
-
-class BrokenCheckError(RuntimeError):
-    """A hidden check cannot be collected: the instructor's mistake, not a student's."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from autograder.assignment import Assignment
+from autograder.assignment import Assignment, BrokenCheckError
 from autograder.bank import Bank, Misconception, load_bank
 from autograder.checking.cache import ResultCache
 from autograder.checking.collected import (
-    BrokenCheckError,
     CollectedCheck,
     CollectedChecks,
     collected_checks,

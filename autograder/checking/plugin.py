@@ -11,7 +11,8 @@ from autograder.assignment import Assignment
 from autograder.checking.collected import check_name
 from autograder.checking.judge import CellJudge, judge_key, seeded_generator
 from autograder.checking.student import Student
-from autograder.engine import NotebookRun, read_notebook, secret_folders
+from autograder.engine import NotebookRun, read_notebook
+from autograder.spawned import secret_folders
 from autograder.student_process import WarmProcess
 
 by_hand_key = pytest.StashKey["HandRun"]()

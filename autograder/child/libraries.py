@@ -18,7 +18,6 @@ from .shell import NotebookShell, make_shell, run_cell
 # CPython settles on how to run a function after it has run a few times
 ROUNDS = 10
 CELLS = (
-    "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show()",
     """
 import math
 import torch
@@ -37,8 +36,11 @@ assert torch.allclose(x.grad, x.grad + 0.0), "another gradient"
 print(x.grad, math.log(2.0))
 x.detach()
 """,
+)
+# one traceback, and one picture, runs what it needs often enough
+SLOW_CELLS = (
+    "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show()",
     'assert torch.allclose(share(torch.ones(2, 2), torch.eye(2)), torch.ones(())), "not 1"',
-    "1 / 0",
     "share(1)",
 )
 PROVISIONAL_NAMES = ("plt", "math", "torch", "share", "x")
@@ -47,27 +49,34 @@ HOLE_SIZES = (*(2**power for power in range(20, 10, -1)), *range(1024, 16, -16))
 PIECE_HEADER = 8
 
 
-def load_libraries(modules: Sequence[str]) -> NotebookShell:
-    """Import what notebooks use, `modules` among it, and do once what is slow the first time."""
+def load_libraries() -> NotebookShell:
+    """Import what all notebooks use, and do once what is slow the first time."""
     import torch
 
-    for name in modules:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-
     torch.set_num_threads(1)
-    if "torch.testing" in modules:
-        # what it says of a difference takes the symbolic shapes of torch, and these sympy
-        with contextlib.suppress(AssertionError):
-            torch.testing.assert_close(torch.zeros(2), torch.ones(2))
     shell = make_shell()
     for _ in range(ROUNDS):
         _exercise(shell)
+    for source in SLOW_CELLS:
+        run_cell(shell, source)
     shell.reset(new_session=True)
     for name in PROVISIONAL_NAMES:
         shell.user_ns.pop(name, None)
     shell.execution_count = 1
     return shell
+
+
+def load_modules(modules: Sequence[str]) -> None:
+    """Import modules as far as they are there, and do what is slow at the first use of one."""
+    import torch
+
+    for name in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if "torch.testing" in modules:
+        # what it says of a difference takes the symbolic shapes of torch, and these sympy
+        with contextlib.suppress(AssertionError):
+            torch.testing.assert_close(torch.zeros(2), torch.ones(2))
 
 
 def _exercise(shell: NotebookShell) -> None:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
-from .libraries import fill_holes, load_libraries
+from .libraries import fill_holes, load_libraries, load_modules
 from .memory import end_what_holds_too_much
 from .process_tree import end_descendants
 from .shell import NotebookShell
@@ -69,13 +69,17 @@ class WithheldModules(importlib.abc.MetaPathFinder):
 
 
 def main(descriptor: int) -> None:
-    """Load what the first message names; then serve the trusted side until it closes."""
+    """Load libraries, and what the first message names; then serve the trusted side to its end."""
     trusted = socket.socket(fileno=descriptor)
     for name in OWN_ENVIRONMENT:
         os.environ.pop(name, None)
     withhold_modules()
-    modules, names, operators = protocol.receive(trusted)
-    shell = load_libraries(modules)
+    shell = load_libraries()
+    try:
+        modules, names, operators = protocol.receive(trusted)
+    except (EOFError, OSError):
+        os._exit(0)
+    load_modules(modules)
     not_allowed.withdraw(names, operators)
     _become_reaper()
     gc.collect()

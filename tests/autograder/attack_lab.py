@@ -14,8 +14,9 @@ from typing import Any
 from autograder.child.process_tree import descendants
 from autograder.engine import NotebookRun, grade_notebook, warm_process
 from autograder.intake import parse_submission
+from autograder.limits import Limits
 from autograder.rebuild import rebuild
-from autograder.student_process import Limits, WarmProcess
+from autograder.student_process import WarmProcess
 from autograder.verdict import SubmissionVerdict
 from tests.autograder.attack_course import (
     HIDDEN_MARK,

@@ -25,7 +25,7 @@ from autograder.course_archive import pack, unpack
 from autograder.environment import differences, environment
 from autograder.executors import LocalPool, open_executor
 from autograder.grading import Batch, submitted_students
-from autograder.worker import Work
+from autograder.work import Work
 from autograder.worker_process import ClusterError, GradingFaultError, WorkerEndedError
 from tests.autograder.dask_cluster import DaskCluster
 

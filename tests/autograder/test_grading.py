@@ -11,13 +11,12 @@ from multiprocessing import get_context
 import nbformat
 import pytest
 
-from autograder.assignment import Assignment
-from autograder.checking.judge import BrokenCheckError
+from autograder.assignment import Assignment, BrokenCheckError
 from autograder.course import Course, CourseError
 from autograder.grading import Batch, submitted_students
 from autograder.sample_class import make_sample_class
 from autograder.summary import read_records
-from autograder.worker import Work
+from autograder.work import Work
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 

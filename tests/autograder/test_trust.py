@@ -16,7 +16,8 @@ from autograder.checking.judge import Check
 from autograder.checking.student import DirectCaller, Student
 from autograder.child import protocol
 from autograder.engine import MAX_FILES, NotebookRun, files_of, grade_notebook
-from autograder.student_process import Limits, readable_outputs, understand_reply
+from autograder.limits import Limits
+from autograder.student_process import readable_outputs, understand_reply
 from tests.autograder.attack_course import PREAMBLE
 
 TOLERANCE = Tolerance(1e-9)
