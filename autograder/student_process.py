@@ -335,9 +335,10 @@ class StudentProcess:
 
     def close(self) -> None:
         """End every process of the submission."""
+        # killed before their connections close: they would wake up only to end themselves
+        self.warm.end_submission()
         for peer in (self.peer, *self.snapshots.values()):
             peer.close()
-        self.warm.end_submission()
 
 
 @dataclass(frozen=True)
@@ -403,12 +404,12 @@ class SnapshotCaller(ProcessCaller):
 
     def _stop(self, sentence: str) -> StudentStoppedError:
         self.stopped = sentence
-        self.peer.signal(signal.SIGKILL)
         self.close()
         return StudentStoppedError(sentence)
 
     def close(self) -> None:
-        """Close the connection, which ends the server."""
+        """End the server."""
+        self.peer.signal(signal.SIGKILL)
         self.peer.close()
 
 

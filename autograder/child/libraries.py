@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import logging
 from collections.abc import Sequence
 
 from . import protocol
@@ -91,6 +92,16 @@ def _exercise(shell: NotebookShell) -> None:
             request = ["share", [x, x], gradient_of, torch.ones((), dtype=dtype), directions]
             protocol.encode(answer(protocol.decode(protocol.encode(request)), shell.user_ns))
     protocol.encode(answer(["share", [1, 1], [], None, []], shell.user_ns))
+
+
+def spare_forks() -> None:
+    """Leave libraries nothing to do in each fork, where every object costs a page of memory."""
+    from matplotlib import font_manager
+
+    # without threads none of logging's locks can be held by another, so none is made anew
+    getattr(logging, "_at_fork_reinit_lock_weakset", set()).clear()
+    # fonts are closed in a fork; here they are closed for all
+    getattr(getattr(font_manager, "_get_font", None), "cache_clear", list)()
 
 
 def fill_holes() -> None:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
-from .libraries import fill_holes, load_libraries, load_modules
+from .libraries import fill_holes, load_libraries, load_modules, spare_forks
 from .memory import end_what_holds_too_much
 from .process_tree import end_descendants
 from .shell import NotebookShell
@@ -82,6 +82,7 @@ def main(descriptor: int) -> None:
     load_modules(modules)
     not_allowed.withdraw(names, operators)
     _become_reaper()
+    spare_forks()
     gc.collect()
     gc.freeze()
     fill_holes()
