@@ -239,7 +239,9 @@ def send_bytes(connection: socket.socket, data: bytes, descriptors: Sequence[int
     if descriptors:
         sent = socket.send_fds(connection, [message], list(descriptors))
         message = message[sent:]
-    connection.sendall(message)
+    # sending nothing would still fail if the other side has read all and closed the connection
+    if message:
+        connection.sendall(message)
 
 
 def receive(

@@ -169,3 +169,17 @@ def test_the_end_of_the_connection_is_an_end(pair):
     theirs.close()
     with pytest.raises(EOFError):
         protocol.receive(ours)
+
+
+def test_a_message_that_was_read_is_sent_though_the_other_side_has_closed(monkeypatch):
+    ours, theirs = socket.socketpair()
+    send_fds = socket.send_fds
+
+    def send_and_have_it_closed(*given):
+        sent = send_fds(*given)
+        theirs.close()
+        return sent
+
+    monkeypatch.setattr(socket, "send_fds", send_and_have_it_closed)
+    with ours:
+        protocol.send(ours, ["become snapshot"], [0])
