@@ -1,12 +1,14 @@
-"""Show where the time of judging one submission goes, part by part.
+"""Show where the time of grading one submission goes, part by part.
 
     python benchmarks/where_time_goes.py --submissions 24
 
-Judges submissions made from the solution, the misconceptions and the equivalents of an assignment
-with one worker, confined, as `autograder grade` does between intake and recording. Each part's time
-is its own: what it waits for another part is counted there. The last rows are the processor time of
-the whole machine, so run it alone, and the time of the cells alone, which no grader can go below.
-Writes `benchmarks/results/where_time_goes.json`.
+Makes a course of submissions from the solution, the misconceptions and the equivalents of an
+assignment, and grades it twice as `autograder grade` does, confined, but with reading, work and
+recording one after another in this process. In the first round most replies are new, in the second
+all are known. Each part's time is its own: what it waits for another part is counted there. The
+last rows are the processor time of the whole machine, so run it alone; the time of the cells alone,
+which no grader can go below; and what is done once. Writes
+`benchmarks/results/where_time_goes.json`.
 """
 
 from __future__ import annotations
@@ -15,38 +17,45 @@ import argparse
 import contextlib
 import functools
 import io
-import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from grading import BenchmarkCourse
 from nbformat import NotebookNode
 from report import publish
 
-from autograder import engine, student_process
+from autograder import engine, grading, recorder, student_process, worker
 from autograder.assignment import Assignment
-from autograder.checking import student
+from autograder.checking import collected, student
 from autograder.checking.judge import judge_cell
-from autograder.sample_class import Maker
+from autograder.course import Course
 
 judge = sys.modules[judge_cell.__module__]
-ROOT = Path(__file__).parents[1]
 PARTS = {
+    "reading the folder": [(grading, "read_folder")],
+    "rebuilding, conversion": [(worker, "grade_submission")],
     "fork and confinement": [(student_process.WarmProcess, "start")],
     "cells": [(student_process.StudentProcess, "run_cell")],
     "snapshots at grade cells": [(student_process.StudentProcess, "take_snapshot")],
     "a process for checks": [(student_process.StudentProcess, "caller_at")],
-    "calls of the student's functions": [(student_process.SnapshotCaller, "__call__")],
+    "calls of the student's functions": [(student_process.SnapshotCaller, "exchange")],
+    "checks (pytest, comparison)": [(collected.CollectedChecks, "run")],
     "reference": [(student, "expected_outcome")],
     "recognition of misconceptions": [(judge, "recognise")],
-    "pytest, inputs and comparison": [(engine, "judge_cell")],
+    "what is known of replies": [(engine, "judge_cell")],
     "names that are not allowed": [(engine, "uses"), (engine, "read_not_allowed")],
-    "end of all processes": [(engine.NotebookRun, "close")],
-    "everything else": [(engine, "grade_notebook")],
+    "end of all processes": [
+        (engine.NotebookRun, "close"),
+        (student_process.SnapshotCaller, "close"),
+    ],
+    "database": [(recorder.Recorder, "record")],
+    "autograded folder": [(recorder.FolderWriter, "write")],
+    "everything else": [(grading.Batch, "run")],
 }
 
 
@@ -89,13 +98,32 @@ class Stopwatch:
             self.seconds[self.running[-1]] += now - self.since
         self.since = now
 
+    def take(self) -> dict[str, float]:
+        """Return what was added up, and begin anew."""
+        taken, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
+        return taken
 
-def submissions(assignment: Assignment, count: int) -> list[NotebookNode]:
-    """Return notebooks in the mixture of a class: right, right in another way, and wrong."""
-    maker = Maker(assignment, assignment.name, random.Random(0))
-    kinds = [maker.solution, maker.equivalent, *[maker.misconception] * 2]
-    files = (make().files[maker.file] for make in islice(cycle(kinds), count))
-    return [nbformat.reads(data.decode(), as_version=4) for data in files]
+
+class Here(Executor):
+    """Does the work in this process, at once."""
+
+    size = 1
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def grade(course: Course, assignment: Assignment, students: list[str]) -> None:
+    """Grade submissions as the command does."""
+    batch = grading.Batch(course, assignment, students, force=True, executor=Here(), in_flight=1)
+    failed = [row.student for row in batch.run() if row.status == "failed"]
+    if failed:
+        raise SystemExit(f"these could not be graded: {failed}")
 
 
 def machine_seconds() -> float:
@@ -123,31 +151,43 @@ def main() -> None:
     parser.add_argument("--assignment", default="cross_entropy")
     parser.add_argument("--submissions", type=int, default=24)
     options = parser.parse_args()
-    assignment = Assignment(options.assignment, ROOT)
-    notebooks = submissions(assignment, options.submissions)
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        made = BenchmarkCourse(Path(name) / "course", options.assignment)
+        made.make(options.submissions)
+        rows = measure(made)
+    publish("where_time_goes", rows)
+
+
+def measure(made: BenchmarkCourse) -> list[dict[str, Any]]:
+    """Return a row for each part, with a column for each round."""
+    course, assignment = Course.load(made.folder), Assignment(made.assignment, made.folder)
+    students = made.students()
     start = time.perf_counter()
-    for notebook in notebooks[:3]:
-        engine.grade_notebook(notebook, assignment, class_seed="benchmark")
+    grade(course, assignment, students[:1])
     start_up = time.perf_counter() - start
     watch = Stopwatch()
-    start, busy = time.perf_counter(), machine_seconds()
-    for notebook in notebooks:
-        engine.grade_notebook(notebook, assignment, class_seed="benchmark")
-    wall = (time.perf_counter() - start) / len(notebooks)
-    busy = (machine_seconds() - busy) / len(notebooks)
+    rounds = {"new replies, ms": {}, "known replies, ms": {}}
+    for column in rounds:
+        start, busy = time.perf_counter(), machine_seconds()
+        grade(course, assignment, students)
+        rounds[column] = {
+            **watch.take(),
+            "sum, by the clock": time.perf_counter() - start,
+            "processor time of the machine": machine_seconds() - busy,
+        }
+    parts = next(iter(rounds.values()))
     rows = [
-        {"part": part, "ms a submission": 1e3 * seconds / len(notebooks)}
-        for part, seconds in watch.seconds.items()
+        {"part": part}
+        | {column: 1e3 * seconds[part] / len(students) for column, seconds in rounds.items()}
+        for part in parts
     ]
-    rows.append({"part": "sum, by the clock", "ms a submission": 1e3 * wall})
-    for row in rows:
-        row["share"] = f"{row['ms a submission'] / wall / 10:.0f} %"
-    seconds_of_cells_alone(notebooks[0])
-    cells = seconds_of_cells_alone(notebooks[0])
-    rows.append({"part": "processor time of the machine", "ms a submission": 1e3 * busy})
-    rows.append({"part": "the solution's cells alone", "ms a submission": 1e3 * cells})
-    rows.append({"part": "start-up, once a worker", "ms a submission": 1e3 * start_up})
-    publish("where_time_goes", rows)
+    solution = made.folder / "solutions" / made.assignment / f"{made.assignment}.md"
+    notebook = engine.read_notebook(solution)
+    seconds_of_cells_alone(notebook)
+    alone = 1e3 * seconds_of_cells_alone(notebook)
+    rows.append({"part": "the solution's cells alone", **dict.fromkeys(rounds, alone)})
+    rows.append({"part": "the first submission, once", "new replies, ms": 1e3 * start_up})
+    return rows
 
 
 if __name__ == "__main__":
