@@ -115,6 +115,7 @@ class _Reader:
 
     def _named(self, name: str) -> Iterator[str]:
         """Yield a name that is not allowed, if this is one or lies below one."""
-        for forbidden in self.names:
-            if name == forbidden or name.startswith(f"{forbidden}."):
-                yield forbidden
+        while name:
+            if name in self.names:
+                yield name
+            name = name.rpartition(".")[0]
