@@ -44,7 +44,6 @@ SLOW_CELLS = (
     'assert torch.allclose(share(torch.ones(2, 2), torch.eye(2)), torch.ones(())), "not 1"',
     "share(1)",
 )
-PROVISIONAL_NAMES = ("plt", "math", "torch", "share", "x")
 HOLE_SIZES = (*(2**power for power in range(20, 10, -1)), *range(1024, 16, -16))
 # what the allocator keeps for itself of each piece
 PIECE_HEADER = 8
@@ -61,8 +60,6 @@ def load_libraries() -> NotebookShell:
     for source in SLOW_CELLS:
         run_cell(shell, source)
     shell.reset(new_session=True)
-    for name in PROVISIONAL_NAMES:
-        shell.user_ns.pop(name, None)
     shell.execution_count = 1
     return shell
 

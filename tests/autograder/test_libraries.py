@@ -1,0 +1,158 @@
+"""What the warm process does beforehand shows in no notebook, and spares the forks work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from autograder.engine import NotebookRun
+from autograder.limits import Limits
+
+ROOT = Path(__file__).parents[2]
+IN_A_PROCESS = """
+import ctypes, json, os, sys
+sys.path.insert(0, {root!r})
+from autograder.child import libraries
+
+shown = os.dup(1)
+shell = libraries.load_libraries()
+{body}
+os.write(shown, json.dumps(answer).encode())
+"""
+
+
+def answer_of(body):
+    """Run code after the libraries are loaded, in a process as the warm one is; return `answer`."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS.format(root=str(ROOT), body=body)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONMALLOC": "malloc", "HOME": "/tmp"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def shown_by(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    run = NotebookRun(nbformat.v4.new_notebook(cells=cells), None, limits=Limits(cell_seconds=10))
+    try:
+        verdict = run.run_cells()
+    finally:
+        run.close()
+    return [
+        "".join(output.get("text", "") for output in verdict.outputs[index])
+        for index in range(len(sources))
+    ]
+
+
+def test_a_notebook_begins_with_nothing_defined_and_nothing_drawn():
+    (shown,) = shown_by(
+        "print(sorted(n for n in dir() if n[0] != '_'), get_ipython().execution_count)\n"
+        "import matplotlib.pyplot as plt\n"
+        "print(plt.get_fignums())"
+    )
+    assert shown == "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit'] 2\n[]\n"
+
+
+def test_cells_with_and_without_magics_are_understood():
+    shown = shown_by(
+        "text = '''\n%not a magic\n!echo no command\n'''\nprint(len(text))",
+        "%time x = 1\nwhere = %pwd\nprint(x, isinstance(where, str))",
+    )
+    assert shown[0] == "31\n"
+    assert shown[1].endswith("1 True\n")
+
+
+def test_a_transformer_of_the_notebooks_own_is_used():
+    shown = shown_by(
+        "class Swap:\n"
+        "    priority = 1\n"
+        "    def __init__(self, place): self.start_line, self.start_col = place\n"
+        "    @classmethod\n"
+        "    def find(cls, tokens_by_line):\n"
+        "        for line in tokens_by_line:\n"
+        "            for token in line:\n"
+        "                if token.string == 'ONE': return cls((token.start[0] - 1, 0))\n"
+        "    def transform(self, lines):\n"
+        "        lines[self.start_line] = lines[self.start_line].replace('ONE', '1')\n"
+        "        return lines\n"
+        "get_ipython().input_transformer_manager.token_transformers.append(Swap)",
+        "print(ONE + 1)",
+    )
+    assert shown[1] == "2\n"
+
+
+def test_a_traceback_shows_the_lines_of_the_cell():
+    run = NotebookRun(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell("def f(x):\n    return 1 / x\n\nf(0)")]
+        ),
+        None,
+        limits=Limits(cell_seconds=10),
+    )
+    try:
+        (output,) = run.run_cells().outputs[0]
+    finally:
+        run.close()
+    assert output["ename"] == "ZeroDivisionError"
+    assert "return" in "\n".join(output["traceback"])
+
+
+FREE = """
+class Information(libraries._MallocInformation):
+    pass
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Information
+
+def free():
+    found = libc.mallinfo2()
+    return found.fordblks - found.keepcost
+
+before = free()
+libraries.fill_holes()
+answer = [before, free()]
+"""
+
+
+def test_the_holes_between_objects_are_filled():
+    before, after = answer_of(FREE)
+    assert before > 2**19
+    assert after < before / 10
+
+
+FORKS = """
+import logging
+from matplotlib import font_manager
+
+logging.getLogger("own").addHandler(logging.NullHandler())
+made_anew = len(logging._at_fork_reinit_lock_weakset)
+font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+fonts = font_manager._get_font.cache_info().currsize
+libraries.spare_forks()
+answer = [
+    made_anew, fonts, len(logging._at_fork_reinit_lock_weakset),
+    font_manager._get_font.cache_info().currsize,
+]
+"""
+
+
+def test_libraries_have_nothing_to_do_in_a_fork():
+    *before, locks, fonts = answer_of(FORKS)
+    assert min(before) > 0
+    assert (locks, fonts) == (0, 0)
+
+
+def test_gradients_need_no_symbolic_mathematics():
+    assert answer_of("answer = 'sympy' in sys.modules") is False
+
+
+@pytest.mark.parametrize("modules", [["torch.testing"], ["no_such_module"]])
+def test_what_locked_cells_use_is_loaded_as_far_as_it_is_there(modules):
+    body = f"libraries.load_modules({modules!r})\nanswer = 'sympy' in sys.modules"
+    assert answer_of(body) is (modules == ["torch.testing"])
