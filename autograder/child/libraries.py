@@ -60,7 +60,6 @@ def load_libraries() -> NotebookShell:
     for source in SLOW_CELLS:
         run_cell(shell, source)
     shell.reset(new_session=True)
-    shell.execution_count = 1
     return shell
 
 
