@@ -38,7 +38,8 @@ class Setting:
     """What is the same for all submissions of an assignment.
 
     `skeletons` holds, for each notebook, the texts of the released notebook and of the one that is
-    corrected by the gradebook; `steps` names the preprocessors that change what a cell shows.
+    corrected by the gradebook; `steps` and `later_steps` name the preprocessors that change what a
+    cell shows before and after scores are taken from it.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class Setting:
     confined: bool = True
     book_url: str = ""
     steps: Sequence[str] = ()
+    later_steps: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -178,11 +180,15 @@ def _graded(
         )
     write_verdict(notebook, assignment, verdict, record, book_url=setting.book_url)
     names = {"assignment": setting.assignment, "notebook": name, "student": work.student}
-    for step in _steps(tuple(setting.steps), json.dumps(setting.config)):
+    config = json.dumps(setting.config)
+    for step in _steps(tuple(setting.steps), config):
+        notebook, _ = step(notebook, {"nbgrader": names})
+    scores, comments = scores_of(notebook, record), comments_of(notebook, record)
+    for step in _steps(tuple(setting.later_steps), config):
         notebook, _ = step(notebook, {"nbgrader": names})
     nbformat.validate(notebook)
     text = nbformat.v4.writes(notebook) + "\n"
-    return GradedNotebook(text, scores_of(notebook, record), comments_of(notebook, record), record)
+    return GradedNotebook(text, scores, comments, record)
 
 
 @lru_cache(maxsize=16)
@@ -190,7 +196,7 @@ def _skeleton(released: str, corrected: str) -> Skeleton:
     return Skeleton(*(nbformat.reads(text, as_version=4) for text in (released, corrected)))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _steps(names: tuple[str, ...], config: str) -> list[Preprocessor]:
     """Return nbgrader's and nbconvert's own steps, configured for the course."""
     return [import_item(name)(config=Config(json.loads(config))) for name in names]
