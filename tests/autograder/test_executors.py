@@ -478,6 +478,66 @@ def test_a_worker_without_the_project_is_named(toy_course, own_cluster):
         Cluster(cluster.address, toy_of(toy_course))
 
 
+def openssl(folder, *arguments):
+    program = shutil.which("openssl")
+    assert program, "openssl is not installed: see apt.txt"
+    run = subprocess.run(
+        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def make_certificates(folder):
+    """Make an authority, a certificate that it signed, and the settings of Dask that use them."""
+    folder.mkdir()
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(folder, *new, "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(folder, *new, "-subj", "/CN=cluster", "-keyout", "key.pem", "-out", "request.pem")
+    sign = ("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key")
+    openssl(folder, *sign, "-CAcreateserial", "-out", "certificate.pem")
+    pair = {"cert": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
+    tls = {"ca-file": str(folder / "ca.pem"), "scheduler": pair, "worker": pair, "client": pair}
+    settings = {"distributed": {"comm": {"require-encryption": True, "tls": tls}}}
+    # JSON is YAML
+    (folder / "distributed.yaml").write_text(json.dumps(settings))
+    return {"DASK_CONFIG": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    # not below pytest's folder, which is hidden from the workers
+    folder = Path(tempfile.mkdtemp(prefix="certificates-"))
+    made = {name: make_certificates(folder / name) for name in ("ours", "of_strangers", "none")}
+    (folder / "none" / "certificate.pem").unlink()
+    yield made
+    shutil.rmtree(folder)
+
+
+def test_a_cluster_over_tls_grades_for_those_with_its_certificates_alone(
+    toy_course, hand_in, own_cluster, certificates
+):
+    hand_in("ada")
+    cluster = own_cluster(scheme="tls", **certificates["ours"])
+    cluster.start_worker()
+    assert cluster.address.startswith("tls://")
+    without_tls = cluster.address.replace("tls://", "tcp://")
+    unanswered = "no Dask scheduler answers at"
+    for address, settings, words in [
+        (cluster.address, certificates["of_strangers"], unanswered),
+        (without_tls, {}, unanswered),
+        (cluster.address, {}, "names no certificates"),
+        (without_tls, certificates["ours"], "requires encryption"),
+        (cluster.address, certificates["none"], "certificates cannot be read"),
+    ]:
+        refused = command(toy_course, "--scheduler", address, **settings)
+        assert refused.returncode == 2, refused.stderr
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
+    done = command(toy_course, "--scheduler", cluster.address, "--json", **certificates["ours"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["score"] == 6
+
+
 def test_a_student_reaches_no_port_of_the_cluster(toy_course, hand_in, cluster):
     with Cluster(cluster.address, toy_of(toy_course)) as there:
         addresses = [cluster.address, *there.client.nthreads()]
