@@ -16,7 +16,7 @@ from jupyter_core.paths import jupyter_config_path
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy import URL, NullPool, create_engine, func, make_url, select
-from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SAWarning, SQLAlchemyError
 from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.assignment import (
@@ -142,13 +142,27 @@ class Course:
         """Return the names of all assignments: with a source of either kind, or in the gradebook.
 
         No gradebook is made for asking.
+
+        Raises
+        ------
+        CourseError
+            If the gradebook cannot be read.
         """
         names = {*assignment_names(self.root), *self._nbgrader_sources()}
         url = self.directory().db_url
         if not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file():
-            with self.gradebook() as gradebook:
-                names.update(entry.name for entry in gradebook.assignments)
+            names |= self._known_assignments()
         return sorted(names)
+
+    def _known_assignments(self) -> set[str]:
+        with self.gradebook() as gradebook:
+            try:
+                return {entry.name for entry in gradebook.assignments}
+            except DBAPIError as error:
+                raise CourseError(
+                    f"the gradebook {self.gradebook_name} cannot be read: {error.orig}; if an "
+                    "older nbgrader made it, run `nbgrader db upgrade`"
+                ) from error
 
     def _nbgrader_sources(self) -> set[str]:
         pattern = self.folder("source", ".", "*")

@@ -468,6 +468,24 @@ def test_a_worker_with_another_package_is_named(toy_course, own_cluster):
         Cluster(cluster.address, toy_of(toy_course))
 
 
+def test_a_worker_with_another_package_that_joins_later_gets_nothing_to_grade(
+    toy_course, tasks, own_cluster
+):
+    cluster = own_cluster()
+    fake = cluster.home / "packages" / "torch-0.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    path = os.environ["PYTHONPATH"]
+    first = cluster.start_worker(PYTHONPATH=path)
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        cluster.start_worker(PYTHONPATH=f"{fake.parent}{os.pathsep}{path}")
+        there.client.wait_for_workers(2, timeout=60)
+        cluster.kill(first)
+        expected = f"torch is 0.0.1, expected {environment()['torch']}"
+        with pytest.raises(ClusterError, match=re.escape(expected)):
+            there.submit(tasks.process_number, b"").result(timeout=60)
+
+
 def test_a_worker_without_the_project_is_named(toy_course, own_cluster):
     cluster = own_cluster()
     folder = cluster.home / "packages"

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import nbgrader
 import pytest
 from nbgrader.api import Gradebook
 
@@ -317,6 +318,14 @@ def test_an_assignment_that_is_not_generated_says_what_to_do(here, capsys):
     with Gradebook(f"sqlite:///{here}/gradebook.db") as gradebook:
         gradebook.remove_assignment("ps")
     assert "run `nbgrader generate_assignment ps` first" in error_of(capsys, "grade", "ps")
+
+
+def test_a_gradebook_of_an_older_nbgrader_says_what_to_do(here, capsys):
+    old = Path(nbgrader.__file__).parent / "tests" / "apps" / "files" / "gradebook.db"
+    shutil.copy(old, here / "gradebook.db")
+    error = error_of(capsys, "grade", "ps")
+    assert "sqlite:///gradebook.db cannot be read: no such column" in error
+    assert "run `nbgrader db upgrade`" in error
 
 
 def test_a_notebook_in_another_language_is_refused(here, capsys):
