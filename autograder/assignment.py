@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+
+CONFIG_FILE = "nbgrader_config.py"
 
 
 class UnknownAssignmentError(LookupError):
@@ -43,6 +46,12 @@ class Assignment:
         """The folder of misconceptions and equivalents, one file per function."""
         return self.checks / "bank"
 
+    @property
+    def release_command(self) -> str:
+        """The command that releases it: nbgrader's own where there is no text source."""
+        command = "autograder release" if self.source.is_file() else "nbgrader generate_assignment"
+        return f"{command} {self.name}"
+
     def check_file(self, grade_id: str) -> Path | None:
         """Return the hidden checks of one grade cell, or None when it has none."""
         path = self.checks / f"{grade_id}.py"
@@ -50,16 +59,16 @@ class Assignment:
 
 
 def project_root() -> Path:
-    """Return the course's root: `AUTOGRADER_ROOT`, else the nearest folder with solutions."""
+    """Return the course's root: `AUTOGRADER_ROOT`, else the nearest folder that nbgrader knows."""
     if "AUTOGRADER_ROOT" in os.environ:
         return Path(os.environ["AUTOGRADER_ROOT"]).resolve()
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
-        if (folder / "solutions").is_dir() and (folder / "nbgrader_config.py").is_file():
+        if (folder / CONFIG_FILE).is_file():
             return folder
     raise FileNotFoundError(
-        f"{here} is not inside a course: expected a folder with solutions/ and nbgrader_config.py "
-        "here or above; change into it or set AUTOGRADER_ROOT"
+        f"{here} is not inside a course: expected nbgrader's {CONFIG_FILE} here or above (an empty "
+        "file will do); change into the course or set AUTOGRADER_ROOT"
     )
 
 
@@ -69,9 +78,13 @@ def assignment_names(root: Path) -> list[str]:
 
 
 def find_assignment(name: str, root: Path | None = None) -> Assignment:
-    """Return the assignment called `name`; raise `UnknownAssignmentError` if there is none."""
+    """Return the assignment called `name`; raise `UnknownAssignmentError` if it has no source."""
     root = project_root() if root is None else root
-    names = assignment_names(root)
+    return named_assignment(name, assignment_names(root), root)
+
+
+def named_assignment(name: str, names: Collection[str], root: Path) -> Assignment:
+    """Return the assignment called `name`; raise `UnknownAssignmentError` if not in `names`."""
     if name not in names:
         close = get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

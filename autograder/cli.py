@@ -36,7 +36,6 @@ from autograder.assignment import (
     BrokenCheckError,
     UnknownAssignmentError,
     assignment_names,
-    find_assignment,
     project_root,
 )
 from autograder.confinement import ConfinementUnavailableError
@@ -129,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="write the class report and missing feedback")
     command.set_defaults(run=_report)
     command.add_argument("assignment")
-    command.add_argument("--output", type=Path, help="default: course/reports/ASSIGNMENT")
+    command.add_argument(
+        "--output", type=Path, help="default: reports/ASSIGNMENT, where the autograded folder is"
+    )
     _add_gradebook_option(command)
 
     command = commands.add_parser("release", help="make the student's notebooks from the sources")
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     _add_gradebook_option(command)
 
-    command = commands.add_parser("doctor", help="say what this machine can do")
+    command = commands.add_parser("doctor", help="say what this machine and course can do")
     command.set_defaults(run=_doctor)
     return parser
 
@@ -237,11 +238,11 @@ def _log_to(path: Path) -> None:
 
 def _grade(options: argparse.Namespace) -> int:
     course = _course(options)
-    assignment = find_assignment(options.assignment, course.root)
+    assignment = course.find_assignment(options.assignment)
     course.notebook_names(assignment)  # a missing release is said before any progress is shown
     students = submitted_students(course, assignment, options.student)
     batch = Batch(course, assignment, students, options.force, options.workers)
-    _log_to(course.root / "course" / "logs" / f"grade_{assignment.name}.log")
+    _log_to(course.results / "logs" / f"grade_{assignment.name}.log")
     with _stopping(batch.stop), _progress(Console(stderr=True)) as progress:
         task = progress.add_task(f"grading {assignment.name}", total=len(students))
         with contextlib.ExitStack() as stack:
@@ -258,11 +259,16 @@ def _grade(options: argparse.Namespace) -> int:
 
 
 class _Rate(ProgressColumn):
-    """Shows how many submissions are graded in a minute."""
+    """Shows how many submissions are graded in a minute, since the beginning.
+
+    Submissions are recorded a few at a time, so that any shorter time would show a jump.
+    """
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{60 * speed:.0f}/min" if speed else "")
+        seconds = task.finished_time or task.elapsed
+        if not (task.completed and seconds and seconds > 1):
+            return Text("")
+        return Text(f"{60 * task.completed / seconds:.0f}/min")
 
 
 def _progress(console: Console) -> Progress:
@@ -279,7 +285,8 @@ def _progress(console: Console) -> Progress:
 
 
 def _table(assignment: Assignment, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{assignment.name}: {len(rows)} submissions", box=rich.box.SIMPLE_HEAD)
+    title = f"{assignment.name}: {len(rows)} submission{'' if len(rows) == 1 else 's'}"
+    table = Table(title=title, box=rich.box.SIMPLE_HEAD)
     table.add_column("student", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("what happened")
@@ -298,7 +305,7 @@ def _check(options: argparse.Namespace) -> int:
         raise CourseError(f"There is no file '{options.notebook}'.")
     course = _course(options)
     name = options.assignment or options.notebook.stem
-    assignment = find_assignment(name, course.root)
+    assignment = course.find_source(name, "a check without a gradebook needs")
     checked = check_notebook(course, assignment, options.notebook)
     _print_checked(Console(), checked)
     return OK if checked.earned == checked.points else NOT_ALL_WELL
@@ -325,10 +332,16 @@ def _print_checked(console: Console, checked: CheckedNotebook) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     course = _course(options)
-    assignment = find_assignment(options.assignment, course.root)
+    assignment = course.find_assignment(options.assignment)
     students = course.students_with("autograded", assignment.name)
-    failed = write_feedback(course, assignment, students)
-    folder = options.output or course.root / "course" / "reports" / assignment.name
+    failed = []
+    if students:
+        with _progress(Console(stderr=True)) as progress:
+            task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
+            failed = write_feedback(
+                course, assignment, students, lambda student: progress.advance(task)
+            )
+    folder = options.output or course.results / "reports" / assignment.name
     for path in write_report(course, assignment, folder):
         print(path)
     for student in failed:
@@ -340,7 +353,10 @@ def _release(options: argparse.Namespace) -> int:
     course = _course(options)
     names = options.assignments or assignment_names(course.root)
     status = OK
-    for assignment in [find_assignment(name, course.root) for name in names]:
+    if not names:
+        raise CourseError(f"there is nothing to release: no {course.root}/solutions/*/*.md")
+    purpose = "this command makes notebooks from; use `nbgrader generate_assignment` instead"
+    for assignment in [course.find_source(name, purpose) for name in names]:
         if options.check:
             difference = release_difference(course, assignment)
             if difference:
@@ -361,7 +377,7 @@ def _sample_class(options: argparse.Namespace) -> int:
     from autograder.sample_class import MIN_SIZE, make_sample_class
 
     course = _course(options)
-    assignment = find_assignment(options.assignment, course.root)
+    assignment = course.find_source(options.assignment, "the made-up answers come from")
     kinds = make_sample_class(course, assignment, size=options.size or MIN_SIZE, seed=options.seed)
     place = course.folder("submitted", "*", assignment.name)
     print(f"{len(kinds)} submissions in {place}")
@@ -369,10 +385,10 @@ def _sample_class(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from autograder.doctor import examine
+    from autograder.doctor import examine, examine_course
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in examine().items():
+    for name, value in (examine() | examine_course()).items():
         table.add_row(name, escape(value))
     Console().print(table)
     return OK

@@ -23,6 +23,7 @@ import dask
 from distributed import Client, get_worker
 from distributed.comm.addressing import parse_host_port
 from distributed.scheduler import KilledWorker
+from distributed.security import Security
 
 from autograder.assignment import Assignment
 from autograder.course_archive import pack, unpack
@@ -84,6 +85,7 @@ class Cluster(Executor):
     def _connect(self) -> Client:
         # a submission is part of its task, so a task with files of its own is a large one
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"})
+        check_encryption(self.address)
         try:
             return Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
@@ -229,6 +231,26 @@ def checked_address(address: str) -> str:
             "or tls://HOST:PORT for an encrypted connection"
         )
     return address
+
+
+def check_encryption(address: str) -> None:
+    """Raise `ClusterError` unless Dask's settings here fit an address, encrypted or not."""
+    try:
+        settings = Security().get_connection_args("client")
+    except OSError as error:
+        raise ClusterError(f"Dask's certificates cannot be read: {_first_line(error)}") from error
+    encrypted = address.startswith("tls://")
+    if encrypted and settings["ssl_context"] is None:
+        raise ClusterError(
+            f"the connection to {address} is to be encrypted, and Dask's configuration here names "
+            "no certificates: expected distributed.comm.tls to name ca-file, and cert and key of "
+            "the client"
+        )
+    if settings["require_encryption"] and not encrypted:
+        raise ClusterError(
+            f"Dask's configuration here requires encryption, and {address} is not encrypted: "
+            "expected tls://HOST:PORT"
+        )
 
 
 def _first_line(error: BaseException) -> str:

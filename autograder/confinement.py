@@ -129,6 +129,16 @@ def require_confinement() -> None:
         )
 
 
+def require_out_of_sight(course: Path) -> None:
+    """Raise `ConfinementUnavailableError` if a course lies where submissions can read."""
+    for folder in (*SYSTEM_FOLDERS, *interpreter_folders()):
+        if course.resolve().is_relative_to(folder):
+            raise ConfinementUnavailableError(
+                f"a submission can read all that is in {folder}, the course in {course} too: move "
+                "the course, or install Python and the autograder elsewhere"
+            )
+
+
 @functools.cache
 def missing_confinement() -> str:
     """Return what is missing for confinement, or an empty string."""

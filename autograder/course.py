@@ -12,15 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_core.paths import jupyter_config_path
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy import URL, NullPool, create_engine, func, make_url, select
-from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SAWarning, SQLAlchemyError
 from traitlets.config import Config, PyFileConfigLoader
 
-from autograder.assignment import Assignment
+from autograder.assignment import (
+    CONFIG_FILE,
+    Assignment,
+    UnknownAssignmentError,
+    assignment_names,
+    find_assignment,
+    named_assignment,
+)
+from autograder.nbgrader_plugin import uses_autograder, with_autograder
 
-CONFIG_FILE = "nbgrader_config.py"
 # any number that no other program would lock in the same PostgreSQL database
 TABLES_LOCK = 7_120_926_450_331
 
@@ -31,19 +39,40 @@ class CourseError(Exception):
 
 @dataclass(frozen=True)
 class Course:
-    """A course folder with its nbgrader configuration."""
+    """A course folder with its nbgrader configuration.
+
+    `settings_file` is the course's own file of settings; `set_up` tells whether it makes nbgrader's
+    own commands use the autograder, too.
+    """
 
     root: Path
     config: Config
+    settings_file: Path
+    set_up: bool
 
     @classmethod
     def load(cls, root: Path) -> Course:
-        """Read the configuration of the course at `root`."""
+        """Read the settings of the course at `root` as nbgrader would, those of the user too.
+
+        A course that does not set the autograder up is graded by it all the same.
+
+        Raises
+        ------
+        CourseError
+            If there are no settings, or they cannot be read.
+        """
         if not (root / CONFIG_FILE).is_file():
             raise CourseError(f"{root} is not a course: expected a file {CONFIG_FILE} there")
         _let_nbgrader_find_alembic()
-        config = PyFileConfigLoader(CONFIG_FILE, path=str(root)).load_config()
-        return cls(root, config)
+        config = Config()
+        folders = [Path(folder) for folder in reversed(jupyter_config_path())]
+        for folder in (*folders, root):
+            if (folder / CONFIG_FILE).is_file():
+                config.merge(_settings(folder))
+        file = root / CONFIG_FILE
+        root = root / Path(str(config.CourseDirectory.get("root", ""))).expanduser()
+        config.CourseDirectory.root = str(root)
+        return cls(root, with_autograder(config), file, uses_autograder(config))
 
     def directory(self, config: Config | None = None) -> CourseDirectory:
         """Return nbgrader's view of the course."""
@@ -102,17 +131,98 @@ class Course:
             if folder.is_dir()
         )
 
+    @property
+    def results(self) -> Path:
+        """The folder that holds the autograded submissions; reports and logs lie there, too."""
+        pattern = self.folder("autograded", "*", "*")
+        steps = Path(*pattern.parts[: pattern.parts.index("*")])
+        return self.root if steps == self.root else steps.parent
+
+    def assignment_names(self) -> list[str]:
+        """Return the names of all assignments: with a source of either kind, or in the gradebook.
+
+        No gradebook is made for asking.
+
+        Raises
+        ------
+        CourseError
+            If the gradebook cannot be read.
+        """
+        names = {*assignment_names(self.root), *self._nbgrader_sources()}
+        url = self.directory().db_url
+        if not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file():
+            names |= self._known_assignments()
+        return sorted(names)
+
+    def _known_assignments(self) -> set[str]:
+        with self.gradebook() as gradebook:
+            try:
+                return {entry.name for entry in gradebook.assignments}
+            except DBAPIError as error:
+                raise CourseError(
+                    f"the gradebook {self.gradebook_name} cannot be read: {error.orig}; if an "
+                    "older nbgrader made it, run `nbgrader db upgrade`"
+                ) from error
+
+    def _nbgrader_sources(self) -> set[str]:
+        pattern = self.folder("source", ".", "*")
+        position = pattern.parts.index("*")
+        found = Path(*pattern.parts[:position]).glob(
+            "/".join((*pattern.parts[position:], "*.ipynb"))
+        )
+        return {path.parts[position] for path in found}
+
+    def find_assignment(self, name: str) -> Assignment:
+        """Return the assignment called `name`; raise `UnknownAssignmentError` if there is none."""
+        return named_assignment(name, self.assignment_names(), self.root)
+
+    def find_source(self, name: str, purpose: str) -> Assignment:
+        """Return the assignment called `name`, which must have a text source for a purpose.
+
+        Raises
+        ------
+        CourseError
+            If it is an assignment of plain nbgrader notebooks.
+        UnknownAssignmentError
+            If there is none of that name.
+        """
+        try:
+            return find_assignment(name, self.root)
+        except UnknownAssignmentError:
+            if name not in self.assignment_names():
+                raise
+        raise CourseError(
+            f"assignment {name!r} is one of plain nbgrader notebooks: there is no "
+            f"solutions/{name}/{name}.md, which {purpose}"
+        )
+
     def notebook_names(self, assignment: Assignment) -> list[str]:
-        """Return the names of an assignment's notebooks, as the gradebook knows them."""
+        """Return the names of an assignment's notebooks, as the gradebook knows them.
+
+        Raises
+        ------
+        CourseError
+            If the assignment is not released.
+        """
         with self.gradebook() as gradebook:
             try:
                 notebooks = gradebook.find_assignment(assignment.name).notebooks
             except MissingEntry:
+                notebooks = []
+            if not notebooks:
                 raise CourseError(
                     f"assignment {assignment.name!r} is not in the gradebook yet: "
-                    f"run `autograder release {assignment.name}` first"
-                ) from None
+                    f"run `{assignment.release_command}` first"
+                )
             return sorted(notebook.name for notebook in notebooks)
+
+
+def _settings(folder: Path) -> Config:
+    try:
+        return PyFileConfigLoader(CONFIG_FILE, path=str(folder)).load_config()
+    except Exception as error:  # the file is a program
+        reason = f"{type(error).__name__}: {error}"
+        raise CourseError(f"{folder / CONFIG_FILE} cannot be read: {reason}") from error
 
 
 @contextlib.contextmanager

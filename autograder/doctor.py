@@ -1,4 +1,4 @@
-"""What this machine can do: versions, devices, confinement."""
+"""What this machine can do: versions, devices, confinement; and what the course here is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from autograder.assignment import hidden_assignment, project_root
 from autograder.confinement import missing_confinement
+from autograder.course import Course, CourseError
 
 PACKAGES = ("nbgrader", "nbconvert", "ipython", "numpy", "torch", "pytest")
 
@@ -34,6 +36,28 @@ def examine() -> dict[str, str]:
     )
     found["memory limit"] = "kept by a watch over each submission; control groups are not used"
     return found
+
+
+def examine_course() -> dict[str, str]:
+    """Return what was found out about the course that this folder belongs to, by name."""
+    try:
+        course = Course.load(project_root())
+        names = course.assignment_names()
+    except (CourseError, FileNotFoundError) as error:
+        return {"course": str(error)}
+    kinds = {True: "hidden checks", False: "tests in the notebook alone"}
+    told = [f"{name} ({kinds[hidden_assignment(course.root, name) is not None]})" for name in names]
+    commands = (
+        "use the autograder, too"
+        if course.set_up
+        else f"do not use the autograder: {course.settings_file.name} does not call use_autograder"
+    )
+    return {
+        "course": str(course.root),
+        "gradebook": course.gradebook_name,
+        "assignments": ", ".join(told) or "none",
+        "nbgrader's commands": commands,
+    }
 
 
 def _version(package: str) -> str:

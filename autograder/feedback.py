@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbgrader.converters import GenerateFeedback
@@ -14,10 +14,16 @@ from autograder.assignment import Assignment
 from autograder.course import Course
 
 
-def write_feedback(course: Course, assignment: Assignment, students: Sequence[str]) -> list[str]:
+def write_feedback(
+    course: Course,
+    assignment: Assignment,
+    students: Sequence[str],
+    progress: Callable[[str], None] = lambda student: None,
+) -> list[str]:
     """Write the pages that are missing or older than the grading; return whose could not be."""
     failed = []
     for student in students:
+        progress(student)
         if not _is_stale(course, assignment, student):
             continue
         config = copy.deepcopy(course.config)

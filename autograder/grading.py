@@ -25,9 +25,9 @@ from typing import Any
 import nbformat
 from sqlalchemy.exc import DBAPIError
 
-from autograder.assignment import Assignment, BrokenCheckError
-from autograder.confinement import ConfinementUnavailableError
-from autograder.course import CONFIG_FILE, Course, CourseError
+from autograder.assignment import Assignment, BrokenCheckError, hidden_assignment
+from autograder.confinement import ConfinementUnavailableError, require_out_of_sight
+from autograder.course import Course, CourseError
 from autograder.environment import environment
 from autograder.executors import open_executor
 from autograder.nbgrader_plugin import JudgeSubmission
@@ -55,7 +55,14 @@ RECORD_SECONDS = 1.0
 POLL_SECONDS = 0.2
 ATTEMPTS = 2
 # steps of nbgrader's that the worker or the recorder takes in another way
-TAKEN = ("JudgeSubmission", "RecordScores", "AssignLatePenalties", "CheckCellMetadata")
+SCORING = ("RecordScores", "SaveAutoGrades")
+TAKEN = (
+    *SCORING,
+    "JudgeSubmission",
+    "Execute",
+    "AssignLatePenalties",
+    "CheckCellMetadata",
+)
 
 Progress = Callable[[str], None]
 log = logging.getLogger("autograder.grading")
@@ -151,7 +158,7 @@ class Batch:
 @contextlib.contextmanager
 def _alone_in(course: Course) -> Iterator[None]:
     """Keep a second run from writing the same folders."""
-    with (course.root / CONFIG_FILE).open() as file:
+    with course.settings_file.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -170,7 +177,9 @@ class _Run:
         self.progress = progress
         self.names = sorted(recorder.cells)
         self.setting = make_setting(batch.course, batch.assignment, self.names)
-        self.state = state_digest(batch.course, batch.assignment, self.setting)
+        state = state_digest(batch.course, batch.assignment, self.setting)
+        self.given = recorder.folders.given
+        self.state = _digest_of(state, *sorted(self.given.items())) if self.given else state
         self.ignored = batch.course.directory().ignore
         self.statuses: dict[str, Status] = {}
         self.records: dict[str, dict[str, Record]] = {}
@@ -219,7 +228,8 @@ class _Run:
             student,
             folder.notebooks,
             folder.problems,
-            folder.files,
+            # nbgrader puts the source's files over those handed in before it runs a notebook
+            {**folder.files, **self.given},
             folder.notes,
             late,
             "failed" if error else digest,
@@ -346,6 +356,9 @@ def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -
         If a released notebook does not fit the gradebook.
     """
     judge = JudgeSubmission(config=course.config)
+    # the folders of a course with hidden checks are covered wherever they lie
+    if judge.confined and hidden_assignment(course.root, assignment.name) is None:
+        require_out_of_sight(course.root)
     directory = course.directory()
     try:
         skeletons = {name: prepared_skeleton(directory, assignment.name, name) for name in names}
@@ -362,16 +375,19 @@ def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -
         judge.limits,
         judge.confined,
         judge.book_url,
-        _other_steps(course),
+        *_other_steps(course),
         _plain(course.config),
     )
 
 
-def _other_steps(course: Course) -> list[str]:
-    """Return the course's own and nbgrader's steps that come between judging and recording."""
+def _other_steps(course: Course) -> tuple[list[str], list[str]]:
+    """Return the course's own and nbgrader's steps between judging and scoring, and those after."""
     steps = course.config.Autograde.get("autograde_preprocessors", [])
     names = [step if isinstance(step, str) else _name(step) for step in steps]
-    return [name for name in names if name.rpartition(".")[2] not in TAKEN]
+    plain = [name.rpartition(".")[2] for name in names]
+    scored = max((place for place, name in enumerate(plain) if name in SCORING), default=len(names))
+    kept = [(place < scored, name) for place, name in enumerate(names) if plain[place] not in TAKEN]
+    return [name for early, name in kept if early], [name for early, name in kept if not early]
 
 
 def _name(item: Any) -> str:

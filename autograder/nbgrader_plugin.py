@@ -13,6 +13,7 @@ button and `autograder grade` take the same way:
 
 from __future__ import annotations
 
+import copy
 import html
 import os
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from traitlets.config import Config
 
 from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
+from autograder.confinement import require_out_of_sight
 from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
@@ -46,6 +48,8 @@ from autograder.verdict import SubmissionVerdict
 TEMPLATES = Path(__file__).parent / "templates"
 LIGHT_CODE_STYLE = "default"
 DARK_CODE_STYLE = "github-dark"
+# what a notebook may take in all where a course allows more for each of its cells
+TIMEOUTS = 10.0
 
 
 class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
@@ -146,7 +150,10 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
         """Judge a notebook that `SubmissionExporter` rebuilt."""
         names = resources["nbgrader"]
         converter = self.parent.parent
-        assignment = hidden_assignment(Path(converter.coursedir.root), names["assignment"])
+        root = Path(converter.coursedir.root)
+        assignment = hidden_assignment(root, names["assignment"])
+        if self.confined and assignment is None:
+            require_out_of_sight(root)
         spawn_ahead(self.confined, assignment.root if assignment else None)
         # slow to import, and not needed where the configuration alone is read
         from autograder.engine import grade_notebook
@@ -277,10 +284,38 @@ def use_autograder(config: Config) -> None:
     }
 
 
+def uses_autograder(config: Config) -> bool:
+    """Tell whether these settings make nbgrader's commands use the autograder."""
+    exporter = config.Autograde.get("exporter_class", "")
+    return f"{__name__}.{SubmissionExporter.__name__}" in (exporter, _full_name(exporter))
+
+
+def _full_name(item: Any) -> str:
+    return f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', '')}"
+
+
+def with_autograder(config: Config) -> Config:
+    """Return a course's settings with the autograder's where the course sets none of its own."""
+    if uses_autograder(config):
+        return config
+    settings, own = Config(), copy.deepcopy(config)
+    use_autograder(settings)
+    for name in ("exporter_class", "sanitize_preprocessors"):
+        own.Autograde.pop(name, None)
+    timeout = own.Execute.get("timeout", own.ExecutePreprocessor.get("timeout"))
+    if timeout is not None and timeout > 0:
+        settings.JudgeSubmission.cell_seconds = float(timeout)
+        settings.JudgeSubmission.total_seconds = max(Limits.total_seconds, TIMEOUTS * timeout)
+    settings.merge(own)
+    return settings
+
+
 __all__ = [
     "FeedbackExporter",
     "JudgeSubmission",
     "RecordScores",
     "SubmissionExporter",
     "use_autograder",
+    "uses_autograder",
+    "with_autograder",
 ]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from nbgrader.converters.base import NbGraderException
 
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
-from autograder.rebuild import grade_id_of
+from autograder.skeleton import give_ids
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -63,19 +61,8 @@ def source_notebook(path: Path) -> NotebookNode:
     notebook = jupytext.read(path)
     notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL))
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    taken: set[str] = set()
-    for cell in notebook.cells:
-        cell["id"] = _cell_id(cell, taken)
-        taken.add(cell["id"])
+    give_ids(notebook)
     return notebook
-
-
-def _cell_id(cell: NotebookNode, taken: set[str]) -> str:
-    name = re.sub(r"[^a-zA-Z0-9_-]", "-", grade_id_of(cell))[:56]
-    digest = hashlib.sha256(f"{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:8]
-    wanted = name or digest
-    copies = (wanted, *(f"{wanted}-{number}" for number in range(2, 1_000)))
-    return next(name for name in copies if name not in taken)
 
 
 def _write_source(assignment: Assignment, folder: Path) -> None:

@@ -14,10 +14,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages
-from autograder.outputs import OUTCOME_WORDS
+from autograder.nbgrader_plugin import JudgeSubmission
+from autograder.outputs import OUTCOME_WORDS, book_link
 from autograder.record import number, points_text
 from autograder.safe_html import text_to_html
-from autograder.summary import Row, read_records, row_of, standings
+from autograder.summary import (
+    CellResults,
+    Row,
+    cell_results,
+    read_records,
+    row_of,
+    standings,
+)
 from autograder.verdict import CheckResult
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -94,7 +102,11 @@ def write_report(course: Course, assignment: Assignment, folder: Path) -> list[P
     }
     folder.mkdir(parents=True, exist_ok=True)
     page, table = folder / "index.html", folder / "grades.csv"
-    page.write_text(render_report(assignment.name, rows, pages), encoding="utf-8")
+    with course.gradebook() as gradebook:
+        parts = cell_results(gradebook, assignment.name)
+    book_url = JudgeSubmission(config=course.config).book_url
+    report = render_report(assignment.name, rows, pages, parts, book_url)
+    page.write_text(report, encoding="utf-8")
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["student", "name", "score", "max_score", "late_penalty", "what_happened"])
@@ -112,14 +124,21 @@ def _not_a_formula(text: str) -> str:
 
 
 def render_report(
-    assignment: str, rows: Sequence[Row], pages: dict[str, list[str]] | None = None
+    assignment: str,
+    rows: Sequence[Row],
+    pages: dict[str, list[str]] | None = None,
+    parts: Sequence[CellResults] = (),
+    book_url: str = "",
 ) -> str:
     """Return the class report as HTML."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(
-        number=number, as_text=text_to_html, percent=lambda share: f"{100 * share:.0f} %"
+        number=number,
+        as_text=text_to_html,
+        percent=lambda share: f"{100 * share:.0f} %",
+        stem=lambda page: Path(page).stem,
     )
     scores = sorted(row.score for row in rows)
     return environment.get_template("report.html.j2").render(
@@ -130,11 +149,15 @@ def render_report(
         median=(scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2,
         max_score=max(row.max_score for row in rows),
         bins=distribution(rows),
+        parts=parts,
+        several_notebooks=len({part.cell.notebook for part in parts}) > 1,
         check_groups=_by_cell(check_rates(rows)),
         misconceptions=misconception_counts(rows),
         troubled=[row for row in rows if row.damaged],
         late=[row for row in rows if any(r.seconds_late for r in row.records.values())],
         points_text=points_text,
+        book_link=book_link,
+        book_url=book_url,
         outcome_words=OUTCOME_WORDS,
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,9 @@ from nbgrader.api import Gradebook, Notebook
 from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.nbgraderformat import ValidationError
+from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme
 
+from autograder.assignment import Assignment
 from autograder.rebuild import grade_id_of
 
 
@@ -61,6 +65,11 @@ def prepared_skeleton(coursedir: CourseDirectory, assignment: str, notebook: str
         If the released notebook does not fit the gradebook.
     """
     released = load_skeleton(coursedir, assignment, notebook)
+    if language := _other_language(released):
+        raise SkeletonError(
+            f"the notebook {notebook!r} of {assignment!r} is written in {language}; "
+            "the autograder runs Python alone"
+        )
     converter = Autograde(coursedir=coursedir, parent=None, config=coursedir.config)
     exporter = converter.exporter_class(parent=converter, config=coursedir.config)
     names = {"assignment": assignment, "notebook": notebook, "student": ""}
@@ -70,16 +79,17 @@ def prepared_skeleton(coursedir: CourseDirectory, assignment: str, notebook: str
     try:
         corrected, _ = exporter._preprocess(released, resources)
     except (ValidationError, nbformat.ValidationError, RuntimeError, KeyError) as error:
-        raise SkeletonError(_misfit(assignment, notebook, str(error))) from error
+        raise SkeletonError(_misfit(coursedir, assignment, notebook, str(error))) from error
     if [cell.cell_type for cell in corrected.cells] != [c.cell_type for c in released.cells]:
-        raise SkeletonError(_misfit(assignment, notebook, "the kind of a cell differs"))
+        raise SkeletonError(_misfit(coursedir, assignment, notebook, "the kind of a cell differs"))
     return Skeleton(released, corrected)
 
 
-def _misfit(assignment: str, notebook: str, reason: str) -> str:
+def _misfit(coursedir: CourseDirectory, assignment: str, notebook: str, reason: str) -> str:
+    command = Assignment(assignment, Path(coursedir.root)).release_command
     return (
         f"the released notebook {notebook!r} of {assignment!r} does not fit the gradebook "
-        f"({reason}): run `autograder release {assignment}` again"
+        f"({reason}): run `{command}` again"
     )
 
 
@@ -88,9 +98,42 @@ def load_skeleton(coursedir: CourseDirectory, assignment: str, notebook: str) ->
     folder = coursedir.format_path(coursedir.release_directory, ".", assignment)
     path = Path(folder) / f"{notebook}.ipynb"
     if path.is_file():
-        return nbformat.read(path, as_version=4)
+        released = nbformat.read(path, as_version=4)
+        if any("id" not in cell for cell in released.cells):
+            give_ids(released)
+        return released
     with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
-        return _from_gradebook(gradebook.find_notebook(notebook, assignment))
+        known = _from_gradebook(gradebook.find_notebook(notebook, assignment))
+    for clear in (ClearHiddenTests, ClearMarkScheme):
+        known, _ = clear(config=coursedir.config)(known, {})
+    return known
+
+
+def give_ids(notebook: NotebookNode) -> None:
+    """Give each cell an id that depends on its name, or on its text, alone."""
+    # the first minor version that has them
+    notebook.nbformat_minor = max(5, notebook.nbformat_minor)
+    taken: set[str] = set()
+    for cell in notebook.cells:
+        cell["id"] = _cell_id(cell, taken)
+        taken.add(cell["id"])
+
+
+def _cell_id(cell: NotebookNode, taken: set[str]) -> str:
+    name = re.sub(r"[^a-zA-Z0-9_-]", "-", grade_id_of(cell))[:56]
+    digest = hashlib.sha256(f"{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:8]
+    wanted = name or digest
+    copies = (wanted, *(f"{wanted}-{number}" for number in range(2, 1_000)))
+    return next(name for name in copies if name not in taken)
+
+
+def _other_language(notebook: NotebookNode) -> str:
+    """Return the language of a notebook that says it is not Python's, else an empty string."""
+    metadata = notebook.metadata
+    language = metadata.get("kernelspec", {}).get("language") or metadata.get(
+        "language_info", {}
+    ).get("name")
+    return "" if str(language or "python").lower().startswith("python") else str(language)
 
 
 def _from_gradebook(notebook: Notebook) -> NotebookNode:
@@ -119,4 +162,5 @@ def _from_gradebook(notebook: Notebook) -> NotebookNode:
         if name in points:
             cell.metadata.nbgrader["points"] = points[name]
         skeleton.cells.append(cell)
+    give_ids(skeleton)
     return skeleton

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +21,30 @@ Status = Literal["graded", "unchanged", "failed"]
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A cell that gives points; a test is one whose points come from running it."""
+
+    notebook: str
+    name: str
+    points: float
+    is_test: bool
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """How a class did on one cell: the points of those whose submission waits for nobody there."""
+
+    cell: Cell
+    earned: tuple[float, ...]
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Row:
-    """One student's result; `records` holds one record for each notebook."""
+    """One student's result.
+
+    `records` holds one record for each notebook, `failed_tests` the test cells without full points.
+    """
 
     student: str
     name: str
@@ -31,6 +55,7 @@ class Row:
     needs_manual_grade: bool = False
     records: dict[str, Record] = field(default_factory=dict)
     trouble: str = ""
+    failed_tests: tuple[Cell, ...] = ()
 
     @property
     def happened(self) -> str:
@@ -38,11 +63,20 @@ class Row:
         sentences = [self.trouble] if self.trouble else []
         for record in self.records.values():
             sentences += [*record.sentences, *_check_sentences(record)]
+        tests = [cell.name for cell in self.failed_tests if self._is_told_by_its_name(cell)]
+        if tests:
+            sentences.append(f"Tests not passed: {', '.join(tests)}.")
         if self.late_penalty:
             sentences.append(f"{self.late_penalty:g} points taken off for lateness.")
         if self.needs_manual_grade:
             sentences.append("Waits for manual grading.")
-        return " ".join(sentences)
+        # what holds for a whole submission stands in the record of each of its notebooks
+        return " ".join(dict.fromkeys(sentences))
+
+    def _is_told_by_its_name(self, cell: Cell) -> bool:
+        """Whether neither hidden checks nor the state of its notebook tell more of a test cell."""
+        record = self.records.get(cell.notebook, Record())
+        return not record.problem and cell.name not in record.cells
 
     @property
     def damaged(self) -> bool:
@@ -79,6 +113,7 @@ class Standing:
     max_score: float
     late_penalty: float
     needs_manual_grade: bool
+    failed_tests: tuple[Cell, ...] = ()
 
 
 def points_of(auto: float | None, manual: float | None, extra_credit: float | None) -> float:
@@ -93,14 +128,42 @@ def points_of(auto: float | None, manual: float | None, extra_credit: float | No
     return score + (extra_credit or 0.0) if score is not None else 0.0
 
 
-def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
-    """Return the standing of each student who handed in an assignment, in few round trips."""
+def graded_cells(gradebook: Gradebook, assignment: str) -> dict[str, Cell]:
+    """Return an assignment's cells that give points, by their id in the gradebook, in order."""
+    cells = {}
+    for notebook in sorted(gradebook.find_assignment(assignment).notebooks, key=lambda n: n.name):
+        answers = {cell.name for cell in notebook.solution_cells}
+        places = {cell.name: place for place, cell in enumerate(notebook.source_cells)}
+        found = [(cell, cell.cell_type == "code") for cell in notebook.grade_cells]
+        found += [(cell, False) for cell in notebook.task_cells]
+        for cell, code in sorted(found, key=lambda item: places.get(item[0].name, -1)):
+            is_test = code and cell.name not in answers
+            cells[cell.id] = Cell(notebook.name, cell.name, cell.max_score, is_test)
+    return cells
+
+
+def cell_results(gradebook: Gradebook, assignment: str) -> list[CellResults]:
+    """Return how the class did on each cell that gives points."""
+    earned: dict[str, list[float]] = {}
+    waiting: Counter[str] = Counter()
+    for grade in _grades(gradebook, assignment):
+        if grade.needs_manual_grade:
+            waiting[grade.cell_id] += 1
+        else:
+            points = points_of(grade.auto_score, grade.manual_score, grade.extra_credit)
+            earned.setdefault(grade.cell_id, []).append(points)
+    return [
+        CellResults(cell, tuple(earned.get(identity, ())), waiting[identity])
+        for identity, cell in graded_cells(gradebook, assignment).items()
+    ]
+
+
+def _grades(gradebook: Gradebook, assignment: str) -> Sequence[Any]:
     entry = gradebook.find_assignment(assignment)
-    points: dict[str, list[float]] = {}
-    waiting: set[str] = set()
-    for student, auto, manual, extra, waits in gradebook.db.execute(
+    rows = gradebook.db.execute(
         select(
             SubmittedAssignment.student_id,
+            Grade.cell_id,
             Grade.auto_score,
             Grade.manual_score,
             Grade.extra_credit,
@@ -109,10 +172,25 @@ def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
         .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
         .join(Grade, Grade.notebook_id == SubmittedNotebook.id)
         .where(SubmittedAssignment.assignment_id == entry.id)
-    ):
-        points.setdefault(student, []).append(points_of(auto, manual, extra))
-        if waits:
+    )
+    return list(rows)
+
+
+def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
+    """Return the standing of each student who handed in an assignment, in few round trips."""
+    entry = gradebook.find_assignment(assignment)
+    cells = graded_cells(gradebook, assignment)
+    points: dict[str, list[float]] = {}
+    waiting: set[str] = set()
+    failed: dict[str, set[str]] = {}
+    for grade in _grades(gradebook, assignment):
+        student, cell = grade.student_id, cells[grade.cell_id]
+        earned = points_of(grade.auto_score, grade.manual_score, grade.extra_credit)
+        points.setdefault(student, []).append(earned)
+        if grade.needs_manual_grade:
             waiting.add(student)
+        elif cell.is_test and earned < cell.points:
+            failed.setdefault(student, set()).add(grade.cell_id)
     rows = gradebook.db.execute(
         select(
             SubmittedAssignment.student_id,
@@ -132,6 +210,7 @@ def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
             entry.max_score,
             penalty,
             student in waiting,
+            tuple(cell for identity, cell in cells.items() if identity in failed.get(student, ())),
         )
         for student, first, last, penalty in rows
     }
@@ -157,6 +236,7 @@ def row_of(
         standing.needs_manual_grade,
         records,
         trouble,
+        standing.failed_tests,
     )
 
 

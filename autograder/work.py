@@ -23,7 +23,8 @@ class Setting:
     """What is the same for all submissions of an assignment.
 
     `skeletons` holds, for each notebook, the texts of the released notebook and of the one that is
-    corrected by the gradebook; `steps` names the preprocessors that change what a cell shows.
+    corrected by the gradebook; `steps` and `later_steps` name the preprocessors that change what a
+    cell shows before and after scores are taken from it.
     """
 
     root: Path
@@ -34,6 +35,7 @@ class Setting:
     confined: bool = True
     book_url: str = ""
     steps: Sequence[str] = ()
+    later_steps: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
 

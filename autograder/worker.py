@@ -71,11 +71,15 @@ def _graded(
         )
     write_verdict(notebook, assignment, verdict, record, book_url=setting.book_url)
     names = {"assignment": setting.assignment, "notebook": name, "student": work.student}
-    for step in _steps(tuple(setting.steps), json.dumps(setting.config)):
+    config = json.dumps(setting.config)
+    for step in _steps(tuple(setting.steps), config):
+        notebook, _ = step(notebook, {"nbgrader": names})
+    scores, comments = scores_of(notebook, record), comments_of(notebook, record)
+    for step in _steps(tuple(setting.later_steps), config):
         notebook, _ = step(notebook, {"nbgrader": names})
     nbformat.validate(notebook)
     text = nbformat.v4.writes(notebook) + "\n"
-    return GradedNotebook(text, scores_of(notebook, record), comments_of(notebook, record), record)
+    return GradedNotebook(text, scores, comments, record)
 
 
 @lru_cache(maxsize=16)
@@ -83,7 +87,7 @@ def _skeleton(released: str, corrected: str) -> Skeleton:
     return Skeleton(*(nbformat.reads(text, as_version=4) for text in (released, corrected)))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _steps(names: tuple[str, ...], config: str) -> list[Preprocessor]:
     """Return nbgrader's and nbconvert's own steps, configured for the course."""
     return [import_item(name)(config=Config(json.loads(config))) for name in names]

@@ -201,4 +201,6 @@ def _unpack(folder_name: str, files: Sequence[tuple[str, bytes]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     os.chdir(folder)
+    # a kernel, too, finds the modules that were handed in
+    sys.path.insert(0, "")
     os.environ.update(HOME=folder_name, TMPDIR=folder_name)

@@ -80,6 +80,29 @@ def test_what_a_failing_check_leaves_behind_earns_no_later_check(toy, toy_notebo
     assert [check.outcome for check in cell.checks] == ["failed", "failed"]
 
 
+ONE_FOR_NOTHING = """
+import torch
+from autograder.bank import misconception
+
+
+@misconception("taking the square of nothing for one", see="toy#empty")
+def one_for_nothing(x):
+    return x * x if x.numel() else torch.ones(1)
+"""
+
+
+def test_what_a_check_saw_before_it_is_judged_again_is_forgotten(toy, toy_notebook):
+    (toy.bank / "square.py").write_text(ONE_FOR_NOTHING)
+    # in a process of its own the second check makes the second call, after that of the grade cell
+    source = COUNTING + (
+        "    if x.numel():\n        return x * x\n"
+        "    return torch.ones(1) if len(calls) == 2 else torch.zeros(7)\n"
+    )
+    _, cell = grade(toy, toy_notebook(source))
+    assert [check.outcome for check in cell.checks] == ["passed", "failed"]
+    assert [finding.name for finding in cell.findings] == ["one_for_nothing"]
+
+
 def test_checks_share_a_process_for_as_long_as_they_pass(toy, toy_notebook, monkeypatch):
     taken = []
     caller_at = StudentProcess.caller_at

@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from io import BytesIO
 from pathlib import Path
 
+import dask
 import nbformat
 import pytest
 
@@ -468,6 +469,24 @@ def test_a_worker_with_another_package_is_named(toy_course, own_cluster):
         Cluster(cluster.address, toy_of(toy_course))
 
 
+def test_a_worker_with_another_package_that_joins_later_gets_nothing_to_grade(
+    toy_course, tasks, own_cluster
+):
+    cluster = own_cluster()
+    fake = cluster.home / "packages" / "torch-0.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    path = os.environ["PYTHONPATH"]
+    first = cluster.start_worker(PYTHONPATH=path)
+    with Cluster(cluster.address, toy_of(toy_course)) as there:
+        cluster.start_worker(PYTHONPATH=f"{fake.parent}{os.pathsep}{path}")
+        there.client.wait_for_workers(2, timeout=60)
+        cluster.kill(first)
+        expected = f"torch is 0.0.1, expected {environment()['torch']}"
+        with pytest.raises(ClusterError, match=re.escape(expected)):
+            there.submit(tasks.process_number, b"").result(timeout=60)
+
+
 def test_a_worker_without_the_project_is_named(toy_course, own_cluster):
     cluster = own_cluster()
     folder = cluster.home / "packages"
@@ -476,6 +495,85 @@ def test_a_worker_without_the_project_is_named(toy_course, own_cluster):
     cluster.start_worker(PYTHONPATH=before(str(folder)))
     with pytest.raises(ClusterError, match=r"cannot grade: .*no autograder here.*; expected the"):
         Cluster(cluster.address, toy_of(toy_course))
+
+
+def openssl(folder, *arguments):
+    program = shutil.which("openssl")
+    assert program, "openssl is not installed: see apt.txt"
+    run = subprocess.run(
+        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def make_certificates(folder):
+    """Make an authority, a certificate that it signed, and the settings of Dask that use them."""
+    folder.mkdir()
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(folder, *new, "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(folder, *new, "-subj", "/CN=cluster", "-keyout", "key.pem", "-out", "request.pem")
+    sign = ("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key")
+    openssl(folder, *sign, "-CAcreateserial", "-out", "certificate.pem")
+    pair = {"cert": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
+    tls = {"ca-file": str(folder / "ca.pem"), "scheduler": pair, "worker": pair, "client": pair}
+    settings = {"distributed": {"comm": {"require-encryption": True, "tls": tls}}}
+    # JSON is YAML
+    (folder / "distributed.yaml").write_text(json.dumps(settings))
+    return {"DASK_CONFIG": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    # not below pytest's folder, which is hidden from the workers
+    folder = Path(tempfile.mkdtemp(prefix="certificates-"))
+    made = {name: make_certificates(folder / name) for name in ("ours", "of_strangers", "none")}
+    (folder / "none" / "certificate.pem").unlink()
+    yield made
+    shutil.rmtree(folder)
+
+
+def test_a_cluster_over_tls_grades_for_those_with_its_certificates_alone(
+    toy_course, hand_in, own_cluster, certificates
+):
+    hand_in("ada")
+    cluster = own_cluster(scheme="tls", **certificates["ours"])
+    cluster.start_worker()
+    assert cluster.address.startswith("tls://")
+    for address, settings in [
+        (cluster.address, certificates["of_strangers"]),
+        (cluster.address.replace("tls://", "tcp://"), {}),
+    ]:
+        refused = command(toy_course, "--scheduler", address, **settings)
+        assert refused.returncode == 2, refused.stderr
+        assert f"no Dask scheduler answers at {address}: expected one" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    done = command(toy_course, "--scheduler", cluster.address, "--json", **certificates["ours"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["score"] == 6
+
+
+@pytest.mark.parametrize(
+    ("address", "whose", "words"),
+    [
+        ("tls://127.0.0.1:9", "", "names no certificates"),
+        ("tls://127.0.0.1:9", "none", "certificates cannot be read"),
+        ("tcp://127.0.0.1:9", "ours", "requires encryption"),
+    ],
+)
+def test_settings_of_dask_that_do_not_fit_an_address_are_named(
+    toy, certificates, address, whose, words
+):
+    settings = {}
+    if whose:
+        folder = Path(certificates[whose]["DASK_CONFIG"])
+        settings = {
+            "distributed.comm.require-encryption": True,
+            "distributed.comm.tls.ca-file": str(folder / "ca.pem"),
+            "distributed.comm.tls.client.cert": str(folder / "certificate.pem"),
+            "distributed.comm.tls.client.key": str(folder / "key.pem"),
+        }
+    with dask.config.set(settings), pytest.raises(ClusterError, match=words):
+        Cluster(address, toy)
 
 
 def test_a_student_reaches_no_port_of_the_cluster(toy_course, hand_in, cluster):

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,41 @@ def test_a_course_is_graded_reported_and_resumed_there(
     assert main(["report", "toy", "--db", url]) == 0
     page = course.folder("feedback", "ada", "toy") / "toy.html"
     assert "8.5 of 8 points" in page.read_text()
+
+
+OPENING = """
+import sys
+from pathlib import Path
+from autograder.course import Course
+
+course = Course.load(Path(sys.argv[1]))
+course.config.CourseDirectory.db_url = sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+with course.gradebook() as gradebook:
+    print(len(gradebook.assignments))
+"""
+
+
+def test_processes_that_open_a_new_gradebook_at_once_all_can(server, toy_course):
+    url = server.new_database("opened_at_once")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", OPENING, toy_course.root, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ends = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, ends
+    assert [said for said, _ in ends] == ["0\n"] * 4
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import nbformat
@@ -23,7 +24,7 @@ from autograder.report import (
     write_report,
 )
 from autograder.sample_class import make_sample_class
-from autograder.summary import Row
+from autograder.summary import Cell, CellResults, Row
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
@@ -73,6 +74,23 @@ def test_the_report_shows_scores_and_reasons():
     assert "The cell <code>x</code> was missing." in page
     assert "1 of 5 (20 %)" not in page
     assert "2 of 5 (40 %)" in page
+
+
+def test_a_misconception_links_to_the_book():
+    page = render_report("f", ROWS, book_url="https://example.org/{page}.html#{anchor}")
+    assert '<a href="https://example.org/' in page
+    assert "<a href" not in render_report("f", ROWS)
+
+
+def test_the_report_shows_how_each_part_went():
+    essay = CellResults(Cell("words", "essay", 4, is_test=False), (1.0, 4.0, 5.0), waiting=2)
+    page = " ".join(render_report("f", ROWS, parts=[essay]).split())
+    assert '<td class="rate">3.33<br>' in page
+    assert "2 of 3" in page
+    assert '<td class="number">2</td></tr>' in page
+    graded = render_report("f", ROWS, parts=[replace(essay, waiting=0)])
+    assert "Not graded yet" in page
+    assert "Not graded yet" not in graded
 
 
 def test_nothing_from_a_student_becomes_markup():

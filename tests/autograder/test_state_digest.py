@@ -46,6 +46,10 @@ def change_a_setting(root):
     append(root / "nbgrader_config.py", "c.JudgeSubmission.cell_seconds = 7\n")
 
 
+def change_what_a_step_does(root):
+    append(root / "nbgrader_config.py", "c.LimitOutput.max_lines = 3\n")
+
+
 def change_the_secret(root):
     (root / "course/class_seed.txt").write_text("another secret\n")
 
@@ -57,6 +61,7 @@ AFFECTING = [
     edit_shared_fixture,
     edit_released_notebook,
     change_a_setting,
+    change_what_a_step_does,
     change_the_secret,
 ]
 

@@ -1,0 +1,353 @@
+"""A course of plain nbgrader notebooks, without hidden checks, is graded as stock nbgrader does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import nbgrader
+import pytest
+from nbgrader.api import Gradebook
+
+from autograder.cli import main
+from autograder.course import Course
+from autograder.record import Record
+from tests.autograder.plain_course import (
+    EXAMPLE,
+    cell,
+    hand_in,
+    make_class,
+    make_course,
+    nbgrader_command,
+    records,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+# what differs of a graded course of its owner's making and of one that sets the autograder up
+SET_UP = """
+from autograder.nbgrader_plugin import use_autograder
+
+use_autograder(c)
+"""
+
+ADDED_STEP = """
+c.Autograde.autograde_preprocessors.append("nbconvert.preprocessors.ClearOutputPreprocessor")
+c.ClearOutputPreprocessor.enabled = True
+"""
+HIDDEN_CHECK = '''
+import pytest
+from autograder.checking import Tolerance
+
+
+@pytest.mark.points(1)
+def test_values(student):
+    """The sum of the numbers in the file."""
+    student.check("total", lambda: 7, tolerance=Tolerance(0))
+'''
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    return make_course(tmp_path_factory.mktemp("released") / "plain")
+
+
+@pytest.fixture(scope="module")
+def handed_in(released, tmp_path_factory):
+    root = tmp_path_factory.mktemp("handed_in") / "plain"
+    shutil.copytree(released, root)
+    make_class(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def stock(handed_in, tmp_path_factory):
+    """What stock nbgrader records of the class."""
+    root = tmp_path_factory.mktemp("stock") / "plain"
+    shutil.copytree(handed_in, root)
+    nbgrader_command(root, "autograde", "ps")
+    return records(root)
+
+
+@pytest.fixture(scope="module")
+def graded(handed_in, tmp_path_factory):
+    """The class, graded by `autograder grade`."""
+    root = tmp_path_factory.mktemp("graded") / "plain"
+    shutil.copytree(handed_in, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["grade", "ps", "--workers", "1"]) == 0
+    return root
+
+
+@pytest.fixture
+def here(released, tmp_path, monkeypatch):
+    root = tmp_path / "plain"
+    shutil.copytree(released, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_every_score_is_stock_nbgraders(stock, graded):
+    assert records(graded) == stock
+    # the class is worth comparing: full, partial and no points, late work, manual grading
+    scores = {student: stock[student][0] for student in ("good", "half", "wrong", "blank")}
+    assert scores == {"good": 7, "half": 2, "wrong": 1, "blank": 0}
+    assert stock["warns", "numbers"] == (1, 8, 1)
+    assert stock["good", "words", "essay"][3]
+
+
+def test_nbgraders_own_command_scores_the_same_where_the_autograder_is_set_up(
+    handed_in, stock, tmp_path
+):
+    root = tmp_path / "plain"
+    shutil.copytree(handed_in, root)
+    with (root / "nbgrader_config.py").open("a") as file:
+        file.write(SET_UP)
+    for student in ("wrong", "stuck", "one_notebook", "blank"):
+        shutil.rmtree(root / "submitted" / student)
+    nbgrader_command(root, "autograde", "ps")
+    assert records(root) == {
+        key: stock[key] for key in stock if whose(key) in ("good", "half", "warns")
+    }
+
+
+def whose(key):
+    return key if isinstance(key, str) else key[0]
+
+
+def test_nbgraders_example_is_graded_the_same(tmp_path, monkeypatch):
+    root = tmp_path / "example"
+    shutil.copytree(EXAMPLE / "source", root / "source")
+    # what `nbgrader quickstart` writes, but for comments
+    (root / "nbgrader_config.py").write_text(
+        "c = get_config()\nc.IncludeHeaderFooter.header = 'source/header.ipynb'\n"
+    )
+    nbgrader_command(root, "generate_assignment", "ps1")
+    shutil.copytree(EXAMPLE / "submitted", root / "submitted")
+    shutil.copytree(root, tmp_path / "stock")
+    nbgrader_command(tmp_path / "stock", "autograde", "ps1")
+    monkeypatch.chdir(root)
+    assert main(["grade", "ps1", "--workers", "1"]) == 0
+    theirs = records(tmp_path / "stock", "ps1")
+    assert records(root, "ps1") == theirs
+    assert (theirs["bitdiddle"][0], theirs["hacker"][0]) == (1.5, 3)
+
+
+def test_a_second_run_has_nothing_to_do_and_force_gives_the_same_bytes(
+    graded, tmp_path, monkeypatch, capsys
+):
+    root = tmp_path / "plain"
+    shutil.copytree(graded, root)
+    monkeypatch.chdir(root)
+    before = files_below(root / "autograded")
+    assert main(["grade", "ps", "--workers", "1"]) == 0
+    assert "0 graded now, 7 unchanged" in " ".join(capsys.readouterr().out.split())
+    assert main(["grade", "ps", "--workers", "1", "--student", "good", "--force"]) == 0
+    assert files_below(root / "autograded") == before
+    assert (root / "autograded/half/ps/data.txt").read_text() == "3\n4\n"
+
+
+def files_below(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+def test_another_file_of_the_instructors_grades_anew(graded, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "plain"
+    shutil.copytree(graded, root)
+    monkeypatch.chdir(root)
+    (root / "source/ps/helper.py").write_text("expected = 8\n")
+    assert main(["grade", "ps", "--workers", "1", "--student", "good"]) == 0
+    assert "1 graded now" in " ".join(capsys.readouterr().out.split())
+    assert records(root)["good", "numbers", "test_total"][0] == 0
+
+
+def test_table_report_and_feedback_name_the_tests(graded, monkeypatch, capsys):
+    monkeypatch.chdir(graded)
+    assert main(["grade", "ps"]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "Tests not passed: test_mean, test_partial, test_double. Waits" in table
+    assert table.count("Handed in 1 day late.") == 1
+    assert "There is no file 'words.ipynb' in the submission. Waits" in table
+    assert main(["report", "ps"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert shown == [str(graded / "reports/ps" / name) for name in ("index.html", "grades.csv")]
+    page = (graded / "reports/ps/index.html").read_text()
+    assert '<th scope="row"><code>test_mean</code>' in page
+    assert "Misconceptions" not in page
+    for name in ("numbers", "words"):
+        assert f'href="../../feedback/good/ps/{name}.html">{name}<' in page
+    feedback = (graded / "feedback/wrong/ps/numbers.html").read_text()
+    assert "1 of 8 points" in feedback
+    assert "<summary>The tests</summary>" in feedback
+    assert (graded / "logs/grade_ps.log").is_file()
+    assert not (graded / "course").exists()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(released, tmp_path_factory):
+    """A graded course without its release folder, with a step and a hidden check of its own."""
+    root = tmp_path_factory.mktemp("elsewhere") / "plain"
+    shutil.copytree(released, root)
+    hand_in(root, "good", {})
+    looks = "import os\ndef double(x):\n    return 2 * x if os.path.exists({!r}) else None"
+    hand_in(root, "spy", {"double": looks.format(str(root / "gradebook.db"))})
+    shutil.rmtree(root / "release")
+    with (root / "nbgrader_config.py").open("a") as file:
+        file.write(ADDED_STEP)
+    check = root / "tests/hidden/ps/test_total.py"
+    check.parent.mkdir(parents=True)
+    check.write_text(HIDDEN_CHECK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["grade", "ps", "--workers", "1"]) == 0
+    return root
+
+
+def test_a_release_folder_elsewhere_changes_no_score(elsewhere, stock, monkeypatch, capsys):
+    graded = records(elsewhere)
+    for name in ("numbers", "words"):
+        assert graded["good", name] == stock["good", name]
+    monkeypatch.chdir(elsewhere)
+    assert main(["grade", "ps"]) == 0
+    assert "had been edited" not in capsys.readouterr().out
+
+
+def test_a_notebook_sees_nothing_of_the_course(elsewhere):
+    assert records(elsewhere)["spy", "words", "test_double"][0] == 0
+
+
+def test_steps_that_a_course_adds_are_taken(elsewhere):
+    notebook = nbformat.read(elsewhere / "autograded/good/ps/numbers.ipynb", as_version=4)
+    assert all(cell.get("outputs", []) == [] for cell in notebook.cells)
+
+
+def test_hidden_checks_can_be_added_for_a_cell(elsewhere):
+    (record,) = Path(elsewhere / "autograded/good/ps").glob("numbers.ipynb")
+    verdict = Record.read_from(nbformat.read(record, as_version=4)).cells["test_total"]
+    assert [(check.description, check.outcome) for check in verdict.checks] == [
+        ("The sum of the numbers in the file.", "passed")
+    ]
+
+
+def test_a_course_where_notebooks_would_see_it_is_refused(here, monkeypatch, capsys):
+    hand_in(here, "good", {})
+    monkeypatch.setattr("autograder.confinement.interpreter_folders", lambda: [str(here.parent)])
+    assert main(["grade", "ps", "--workers", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"can read all that is in {here.parent}" in error
+    assert not (here / "autograded").exists()
+
+
+def test_settings_are_read_as_nbgrader_reads_them(here, tmp_path, monkeypatch):
+    """The user's own come first, then the course's, which may lie elsewhere."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "nbgrader_config.py").write_text(
+        "c.JudgeSubmission.call_seconds = 4\nc.ExecutePreprocessor.timeout = 99\n"
+    )
+    monkeypatch.setattr("autograder.course.jupyter_config_path", lambda: [str(own)])
+    course = Course.load(here)
+    assert (course.root, course.set_up) == (here, False)
+    assert course.config.JudgeSubmission.call_seconds == 4
+    assert course.config.JudgeSubmission.cell_seconds == 3
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    (beside / "nbgrader_config.py").write_text("c.CourseDirectory.root = '../plain'\n")
+    moved = Course.load(beside)
+    assert moved.assignment_names() == ["ps"]
+    assert moved.config.JudgeSubmission.cell_seconds == 99
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(SET_UP)
+    assert Course.load(here).set_up
+
+
+def error_of(capsys, *arguments):
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+    return shown.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("release", "ps"), "use `nbgrader generate_assignment` instead"),
+        (("release",), "there is nothing to release"),
+        (("check", "release/ps/numbers.ipynb", "--assignment", "ps"), "solutions/ps/ps.md"),
+        (("sample-class", "ps"), "solutions/ps/ps.md"),
+        (("grade", "psi"), "expected one of ps; did you mean 'ps'?"),
+        (("report", "ps"), "run `autograder grade ps` first"),
+        (("grade", "ps"), "submitted/*/ps"),
+    ],
+)
+def test_what_cannot_be_done_is_said(here, capsys, arguments, words):
+    assert words in error_of(capsys, *arguments)
+
+
+def test_doctor_tells_of_the_course(here, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["doctor"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"course {here} gradebook sqlite:///gradebook.db assignments ps (tests" in shown
+    assert "do not use the autograder" in shown
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(SET_UP)
+    assert main(["doctor"]) == 0
+    assert "use the autograder, too" in " ".join(capsys.readouterr().out.split())
+    (here / "nbgrader_config.py").write_text("1 / 0\n")
+    assert main(["doctor"]) == 0
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_doctor_outside_a_course_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 0
+    assert "is not inside a course" in " ".join(capsys.readouterr().out.split())
+
+
+def test_asking_makes_no_gradebook(here, capsys):
+    (here / "gradebook.db").unlink()
+    error_of(capsys, "grade", "psi")
+    assert not (here / "gradebook.db").exists()
+
+
+def test_an_assignment_that_is_not_generated_says_what_to_do(here, capsys):
+    hand_in(here, "good", {})
+    with Gradebook(f"sqlite:///{here}/gradebook.db") as gradebook:
+        gradebook.remove_assignment("ps")
+    assert "run `nbgrader generate_assignment ps` first" in error_of(capsys, "grade", "ps")
+
+
+def test_a_gradebook_of_an_older_nbgrader_says_what_to_do(here, capsys):
+    old = Path(nbgrader.__file__).parent / "tests" / "apps" / "files" / "gradebook.db"
+    shutil.copy(old, here / "gradebook.db")
+    error = error_of(capsys, "grade", "ps")
+    assert "sqlite:///gradebook.db cannot be read: no such column" in error
+    assert "run `nbgrader db upgrade`" in error
+
+
+def test_a_notebook_in_another_language_is_refused(here, capsys):
+    hand_in(here, "good", {})
+    path = here / "release/ps/words.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["metadata"]["kernelspec"] = {"name": "ir", "display_name": "R", "language": "R"}
+    path.write_text(json.dumps(notebook))
+    assert "'words' of 'ps' is written in R" in error_of(capsys, "grade", "ps")
+
+
+def test_settings_that_cannot_be_read_are_named(here, capsys):
+    (here / "nbgrader_config.py").write_text("c.CourseDirectory.course_id = \n")
+    error = error_of(capsys, "grade", "ps")
+    assert f"{here / 'nbgrader_config.py'} cannot be read: SyntaxError" in error
+
+
+def test_a_cell_of_the_released_notebook_must_be_one_that_the_gradebook_knows(here, capsys):
+    hand_in(here, "good", {})
+    path = here / "release/ps/numbers.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(cell("test_new", "", grade=True, locked=True, points=1))
+    nbformat.write(notebook, path)
+    error = error_of(capsys, "grade", "ps")
+    assert "run `nbgrader generate_assignment ps` again" in error
