@@ -25,6 +25,7 @@ from lossref._elementwise import (
     sum_log1p,
     times,
 )
+from lossref._mistakes import mistakes, probability, total_cross_entropy
 from lossref._numerics import decay, sigmoid_slope, stable_sigmoid, stable_softplus
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
 
@@ -139,8 +140,14 @@ def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     return (above - t) + (1.0 - 2.0 * above) * (z / (1.0 + z))
 
 
-def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _bce_at_once(factor: float, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of `_bce` and each `_bce_slope`, in place: new memory costs more than arithmetic."""
+    wrong = mistakes(x, t)
+    if wrong is not None:
+        sign, s = wrong
+        q = probability(s)
+        return total_cross_entropy(s, q), q.mul_(factor).float().mul_(sign)
+    dtype, x, t = x.dtype, widen(x), widen(t)
     z, above = decay_for(dtype, x), at_least_0(x)
     ahead = above - t
     linear = torch.dot(ahead, x)
@@ -148,7 +155,8 @@ def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tens
         linear = _linear(ahead, x).sum()
     total = sum_log1p(z) + linear
     q = z.div_(z + 1.0)
-    return total, ahead.add_(q).addcmul_(above, q, value=-2.0)
+    slope = ahead.add_(q).addcmul_(above, q, value=-2.0)
+    return total, slope.mul_(factor).to(dtype)
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import LOG2_E, TypedFunction, check_shape, visible, wide_dtype
+from lossref._arrays import LOG2_E, TypedFunction, check_shape, visible, wide_dtype, widen
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
-from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE, foreseen
+from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE, give
 
 Formula = Callable[..., Tensor]
 
 AtOnce = Callable[..., tuple[Tensor, Tensor]]
-"""From the dtype of the result and the inputs one format up: the losses' sum, and each slope.
+"""From a factor and the inputs: the losses' sum one format up, and each slope times the factor.
 
-It is called without gradients recorded, must not change its inputs, and shares what value and
-slope have in common.
+The slopes are rounded once, to the dtype of the inputs. It is called on flat inputs without
+gradients recorded, must not change them, and shares what value and slope have in common.
 """
 
 
@@ -102,15 +102,13 @@ def total_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The sum of the losses one format up, and the slopes times a factor, rounded once."""
     first, step = inputs[0], _chunk(inputs[0])
-    wide = wide_dtype(first.dtype)
     flat = [_flat(x) for x in inputs]
-    total = first.new_zeros((), dtype=wide)
+    total = first.new_zeros((), dtype=wide_dtype(first.dtype))
     gradient = torch.empty(first.numel(), dtype=first.dtype, device=first.device)
     for start in range(0, first.numel(), step):
-        part = [x[start : start + step].to(wide) for x in flat]
-        losses, slope = at_once(first.dtype, *part)
+        part = slice(start, start + step)
+        losses, gradient[part] = at_once(expected, *(x[part] for x in flat))
         total += losses
-        gradient[start : start + step] = slope if expected == 1.0 else slope * expected
     return total, gradient.view(first.shape)
 
 
@@ -159,21 +157,17 @@ class ElementwiseTotal(TypedFunction):
         ctx: Any, at_once: AtOnce, slope: Formula, expected: float, *inputs: Tensor
     ) -> Tensor:
         total, gradient = total_and_gradient(at_once, expected, inputs)
-        ctx.slope, ctx.expected = slope, expected
-        ctx.save_for_backward(gradient, *inputs)
+        ctx.slope, ctx.expected, ctx.gradient = slope, expected, gradient
+        ctx.save_for_backward(*inputs)
         return total
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, *inputs = ctx.saved_tensors
-        factor = None
-        if not torch.is_grad_enabled():
-            factor = foreseen(g, g.new_tensor(ctx.expected), gradient.dtype)
-        if factor is None:
-            gradient = pullback(ctx.slope, 0, inputs, g.expand(gradient.shape))
-        elif factor < 1.0:
-            gradient = gradient * factor
-        return None, None, None, gradient, *[None] * (len(inputs) - 1)
+        first, *others = ctx.saved_tensors
+        gradient = give(ctx, g, g.new_tensor(ctx.expected), first.dtype)
+        if gradient is None:
+            gradient = pullback(ctx.slope, 0, [first, *others], g.expand(first.shape))
+        return None, None, None, gradient, *[None] * len(others)
 
 
 def pullback(slope: Formula, position: int, inputs: Sequence[Tensor], g: Tensor) -> Tensor:
@@ -259,4 +253,9 @@ def _one_after_the_other(value: Formula, slope: Formula | None) -> AtOnce:
     """Sum and slopes of a loss whose two formulas have nothing to share."""
     if slope is None:
         raise ValueError("the first input of an elementwise loss has a slope")
-    return lambda _, *inputs: (value(*inputs).sum(), slope(*inputs))
+
+    def at_once(factor: float, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        wide = [widen(x) for x in inputs]
+        return value(*wide).sum(), (slope(*wide) * factor).to(inputs[0].dtype)
+
+    return at_once

@@ -359,18 +359,33 @@ class IndexCrossEntropyAtOnce(TypedFunction):
             return losses, g, index_gradient(e, others, e_y, y, keep, g, x.dtype)
 
         losses, expected, gradient = each_by_rows(kernel, x, y, keep, expected)
-        ctx.save_for_backward(x, y, keep, expected, gradient)
+        ctx.gradient = gradient
+        ctx.save_for_backward(x, y, keep, expected)
         return losses
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, keep, expected, gradient = ctx.saved_tensors
-        factor = None if torch.is_grad_enabled() else foreseen(g, expected, x.dtype)
-        if factor is None:
+        x, y, keep, expected = ctx.saved_tensors
+        gradient = give(ctx, g, expected, x.dtype)
+        if gradient is None:
             gradient = IndexCrossEntropyGradient.apply(x, y, keep, g)
-        elif factor < 1.0:
-            gradient = gradient * factor
         return gradient, None, None, None, None
+
+
+def give(ctx: Any, g: Tensor, expected: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The gradient that was computed with the value, once, if g is what was expected.
+
+    It is not kept: autograd copies what somebody else still holds. A second backward pass through
+    the same graph computes it anew.
+    """
+    gradient: Tensor | None = ctx.gradient
+    factor = None
+    if gradient is not None and not torch.is_grad_enabled():
+        factor = foreseen(g, expected, dtype)
+    if factor is None:
+        return None
+    ctx.gradient = None
+    return gradient if factor == 1.0 else gradient * factor
 
 
 def foreseen(g: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -173,11 +174,13 @@ def test_the_gradient_kept_from_the_forward_pass_is_scaled_without_loss(case, dt
     each = case.loss(x, t, reduction="none", **options)
     for reduction, scale in (("sum", 1.0), ("mean", 1 / 64)):
         of_mean = {"denominator": 64} if reduction == "mean" else {}
-        whole = case.loss(x, t, reduction=reduction, **of_mean, **options)
+        of_mean |= {"reduction": reduction}
+        whole = case.loss(x, t, **of_mean, **options)
         torch.testing.assert_close(whole, (each.double().sum() * scale).to(dtype))
 
-        def gradient(factor, whole=whole):
-            return torch.autograd.grad(whole * factor, x, retain_graph=True)[0]
+        def gradient(factor, of_mean=of_mean):
+            # Anew, since the kept gradient is given away once.
+            return torch.autograd.grad(case.loss(x, t, **of_mean, **options) * factor, x)[0]
 
         for factor in (3.0, -1.0, 2.0**14):
             (anew,) = torch.autograd.grad(
@@ -311,6 +314,36 @@ def test_the_sum_of_tiny_losses_keeps_every_digit():
         x = torch.full((count,), 80.0, dtype=torch.float64, requires_grad=True)
         got = lossref.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="sum")
         assert math.isclose(got.item(), count * math.exp(-80.0), rel_tol=1e-15)
+
+
+BINARY_LOSSES = {
+    "bce": lossref.binary_cross_entropy_with_logits,
+    "focal": lossref.sigmoid_focal_loss,
+    "focal, alpha": partial(lossref.sigmoid_focal_loss, alpha=0.25, gamma=5),
+    "focal, root": partial(lossref.sigmoid_focal_loss, alpha=0.9, gamma=0.5),
+}
+
+
+@pytest.mark.parametrize("loss", BINARY_LOSSES.values(), ids=BINARY_LOSSES)
+@pytest.mark.parametrize("unsure", [0.0, 1e-30, 0.3], ids=["certain", "tiny", "soft"])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-3, 3), (-103, -70), (-40, -15), (17, 20), (19, 22), (34, 40), (-9e3, 9e3), (0, 0)],
+)
+def test_float32_sums_are_exact_however_wrong_or_certain(loss, unsure, low, high, generator):
+    for count in (1, 31, 32, 33, 700):
+        t = torch.randint(2, (count,), generator=generator).float()
+        wrong = torch.rand(count, generator=generator) * (high - low) + low
+        x = torch.where(t == 1, -wrong, wrong)
+        t[0] = t[0] or unsure
+        exact_losses, exact_slopes = value_and_gradient(
+            loss, x.double(), t.double(), reduction="none"
+        )
+        got, slopes = value_and_gradient(loss, x, t, reduction="sum")
+        for result, expected in ((got, exact_losses.detach().sum()), (slopes, exact_slopes)):
+            ulp = np.spacing(np.abs(expected.float().numpy()))
+            error = (result.detach().double() - expected).abs().numpy()
+            assert np.all(error <= ulp)
 
 
 def test_infinite_logits_in_a_sum():
