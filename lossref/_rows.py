@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import TypedFunction, exp_, visible, wide_dtype, widen
+from lossref._arrays import LOG2_E, TypedFunction, exp_, visible, wide_dtype, widen
 
 # Measured: 2^18 doubles keep two cores busy and in their caches; a GPU wants fewer launches.
 CHUNK_ELEMENTS = {"cpu": 2**18}
 CHUNK_ELEMENTS_ELSEWHERE = 2**25
+
+# Up to this maximum, m log2(e) in float64 has an error that no float32 e^(x - m) shows.
+MODERATE = 2.0**20
 
 
 def by_rows(kernel: Callable[..., Tensor], rows: Tensor, *others: Tensor) -> Tensor:
@@ -33,7 +36,7 @@ def each_by_rows(
     kernel: Callable[..., tuple[Tensor, ...]], rows: Tensor, *others: Tensor
 ) -> tuple[Tensor, ...]:
     """Apply a kernel to chunks of rows, and join each of the tensors that it returns."""
-    parts = list(_chunks(rows))
+    parts = list(chunks(rows))
     if len(parts) <= 1:
         return kernel(rows, *others)
     results: tuple[Tensor, ...] = ()
@@ -45,7 +48,7 @@ def each_by_rows(
     return results
 
 
-def _chunks(rows: Tensor) -> Iterator[tuple[Any, ...]]:
+def chunks(rows: Tensor) -> Iterator[tuple[Any, ...]]:
     """Index expressions that cut rows, and positions where one row has too many, into chunks."""
     budget = CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS_ELSEWHERE)
     count, classes, positions = *rows.shape[:2], math.prod(rows.shape[2:])
@@ -93,6 +96,10 @@ def exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
     distribution and becomes NaN.
     """
     top = widen(x.amax(1, keepdim=True))
+    if x.dtype == torch.float32 and bool((top.abs() <= MODERATE).all()):
+        e = x.to(top.dtype, copy=True)
+        # Not (x - m) log2(e), which takes one more pass.
+        return top, torch.add(top * -LOG2_E, e, alpha=LOG2_E, out=e).exp2_()
     return top, exponentials_below(x, top)
 
 
@@ -147,7 +154,7 @@ def log_excess(x: Tensor, e: Tensor) -> Tensor:
     largest = x.argmax(-1, keepdim=True)
     others = e.scatter(-1, largest, 0.0)
     # A row that is NaN throughout must stay so, also when it has one entry.
-    return row_sum(others, x.dtype).log1p() + e.gather(-1, largest).sub(1.0)
+    return row_sum(others, x.dtype).log1p() + e.gather(-1, largest).mul(0.0)
 
 
 def gaps(x: Tensor, top: Tensor) -> Tensor:
@@ -286,7 +293,8 @@ def index_gradient(
 ) -> Tensor:
     """The gradient of `index_losses` times g: e_j / Z, and -(sum of all others) / Z at y.
 
-    `p_y - 1` would lose every digit where the prediction is certain. Overwrites the exponentials.
+    `p_y - 1` would lose every digit where the prediction is certain. Overwrites the exponentials,
+    and leaves it to the caller to round.
     """
     e.scatter_(1, y, -others)
     z, g = others + e_y, g.unsqueeze(1)
@@ -294,9 +302,7 @@ def index_gradient(
         e.div_(z).mul_(g)
     else:
         e.mul_(g / z)
-    if not bool(keep.all()):
-        e.masked_fill_(~keep.unsqueeze(1), 0.0)
-    return e.to(dtype)
+    return e if bool(keep.all()) else e.masked_fill_(~keep.unsqueeze(1), 0.0)
 
 
 def index_kernel(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
@@ -310,7 +316,7 @@ def index_gradient_kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> Tens
     """The gradient of the cross-entropy with class indices, times g."""
     y = y.unsqueeze(1)
     e, others, e_y, _ = index_parts(x, y)
-    return index_gradient(e, others, e_y, y, keep, g, x.dtype)
+    return index_gradient(e, others, e_y, y, keep, g, x.dtype).to(x.dtype)
 
 
 def index_cross_entropy(
@@ -349,16 +355,16 @@ class IndexCrossEntropyAtOnce(TypedFunction):
         expected: Tensor,
         slope: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
-        def kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            y = y.unsqueeze(1)
-            x_y = widen(x.gather(1, y))
-            e, others, e_y, top = index_parts(x, y)
-            losses = index_losses(x_y, others, e_y, top, keep)
+        losses, expected = torch.empty_like(expected), expected.clone()
+        gradient = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for part in chunks(x):
+            logits, at, kept, g = (tensor[part] for tensor in (x, y.unsqueeze(1), keep, expected))
+            e, others, e_y, top = index_parts(logits, at)
+            x_y = widen(logits.gather(1, at))
+            losses[part] = index_losses(x_y, others, e_y, top, kept)
             if slope is not None:
-                g = g * slope(losses)
-            return losses, g, index_gradient(e, others, e_y, y, keep, g, x.dtype)
-
-        losses, expected, gradient = each_by_rows(kernel, x, y, keep, expected)
+                g *= slope(losses[part])
+            gradient[part] = index_gradient(e, others, e_y, at, kept, g, x.dtype)
         ctx.gradient = gradient
         ctx.save_for_backward(x, y, keep, expected)
         return losses
@@ -379,9 +385,9 @@ def give(ctx: Any, g: Tensor, expected: Tensor, dtype: torch.dtype) -> Tensor | 
     the same graph computes it anew.
     """
     gradient: Tensor | None = ctx.gradient
-    factor = None
-    if gradient is not None and not torch.is_grad_enabled():
-        factor = foreseen(g, expected, dtype)
+    if gradient is None or torch.is_grad_enabled():
+        return None
+    factor = foreseen(g, expected, dtype)
     if factor is None:
         return None
     ctx.gradient = None

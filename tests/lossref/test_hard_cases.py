@@ -92,6 +92,19 @@ def test_a_column_of_targets_and_wrong_names_are_refused(loss):
     refused(TypeError, r"target must hold integer class indices", loss, x, y.bool())
 
 
+@pytest.mark.parametrize("exponent", [15, 19, 20, 21, 25, 29, 30, 31, 100])
+def test_huge_logits_that_are_neighbours(exponent, generator):
+    top = 2.0**exponent * (1 + torch.rand(50, 1, generator=generator))
+    x = (top.double() - torch.tensor([0.0, 1.0, 17.0, 64.0])).float()
+    _, gradient = value_and_gradient(lossref.logsumexp, x)
+    exact = torch.softmax(x.double(), 1)
+    torch.testing.assert_close(gradient.double(), exact, rtol=2**-23, atol=1e-45)
+    shares = lossref.softmax(x)
+    torch.testing.assert_close(shares.double(), exact, rtol=2**-23, atol=1e-45)
+    losses = lossref.log_softmax(x)
+    torch.testing.assert_close(losses.double(), exact.log(), rtol=2**-23, atol=2**-40)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_focal_losses_at_probabilities_of_exactly_0_and_1(gamma, dtype):
