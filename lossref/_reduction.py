@@ -130,6 +130,8 @@ def finish(
 
 def divide(total: Tensor, denominator: Any, nan_if_empty: bool) -> Tensor:
     """A mean: 0 with zero gradient where nothing is counted, unless NaN is asked for."""
+    if not isinstance(denominator, Tensor) and denominator > 0:
+        return total / float(denominator)
     count = torch.as_tensor(denominator, dtype=total.dtype, device=total.device)
     if nan_if_empty:
         return total / count

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import LOG2_E, TypedFunction, exp_, visible, wide_dtype, widen
+from lossref._arrays import LOG2_E, TypedFunction, exp_, wide_dtype, widen
+from lossref._at_once import can_keep, give
 
 # Measured: 2^18 doubles keep two cores busy and in their caches; a GPU wants fewer launches.
 CHUNK_ELEMENTS = {"cpu": 2**18}
@@ -331,8 +332,7 @@ def index_cross_entropy(
     `expected` is what the rows of the final loss will get from `backward()`, if that is known,
     and `slope` the derivative of that loss by the cross-entropy, where it is another.
     """
-    wanted = torch.is_grad_enabled() and x.requires_grad and visible(x) is x
-    if expected is None or not wanted:
+    if expected is None or not can_keep((x,)):
         result: Tensor = IndexCrossEntropy.apply(x, y, keep)
     else:
         result = IndexCrossEntropyAtOnce.apply(x, y, keep, expected, slope)
@@ -365,50 +365,17 @@ class IndexCrossEntropyAtOnce(TypedFunction):
             if slope is not None:
                 g *= slope(losses[part])
             gradient[part] = index_gradient(e, others, e_y, at, kept, g, x.dtype)
-        ctx.gradient = gradient
+        ctx.gradients = (gradient,)
         ctx.save_for_backward(x, y, keep, expected)
         return losses
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, keep, expected = ctx.saved_tensors
-        gradient = give(ctx, g, expected, x.dtype)
-        if gradient is None:
-            gradient = IndexCrossEntropyGradient.apply(x, y, keep, g)
-        return gradient, None, None, None, None
-
-
-def give(ctx: Any, g: Tensor, expected: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The gradient that was computed with the value, once, if g is what was expected.
-
-    It is not kept: autograd copies what somebody else still holds. A second backward pass through
-    the same graph computes it anew.
-    """
-    gradient: Tensor | None = ctx.gradient
-    if gradient is None or torch.is_grad_enabled():
-        return None
-    factor = foreseen(g, expected, dtype)
-    if factor is None:
-        return None
-    ctx.gradient = None
-    return gradient if factor == 1.0 else gradient * factor
-
-
-def foreseen(g: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:
-    """The power of two by which g is a multiple of what was expected, if it is one.
-
-    A rounded gradient can be multiplied by it without a second rounding. It must not exceed 1: a
-    gradient that underflowed must not be scaled up, as the loss scaling of float16 wants.
-    """
-    ratio = float(g.abs().amax() / expected.abs().amax()) if g.numel() else 0.0
-    if not 0.0 < ratio < 1.5:
-        return None
-    factor = 2.0 ** round(math.log2(ratio))
-    # One format up, a last place is nothing; in float64 it would be seen.
-    rtol = 0.0 if dtype == torch.float64 else 4.0 * torch.finfo(g.dtype).eps
-    expected = expected * factor
-    alike = torch.equal(g, expected) or torch.allclose(g, expected, rtol, 0.0, equal_nan=True)
-    return factor if alike else None
+        gradients = give(ctx, g, expected, x.dtype)
+        if gradients is None:
+            gradients = (IndexCrossEntropyGradient.apply(x, y, keep, g),)
+        return *gradients, None, None, None, None
 
 
 class IndexCrossEntropy(RowFunction):
