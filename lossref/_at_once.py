@@ -54,11 +54,11 @@ class Total(TypedFunction):
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
         gradients = give(ctx, g, ctx.expected, inputs[0].dtype)
         if gradients is None:
-            gradients = _anew(ctx.plain, inputs, wanted, g)
+            gradients = anew(ctx.plain, inputs, wanted, g)
         return None, None, None, *gradients
 
 
-def _anew(
+def anew(
     plain: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], g: Tensor
 ) -> Gradients:
     """The gradients of the plain sum times g, which can be differentiated where that is wanted."""

@@ -14,6 +14,7 @@ from lossref._embeddings import (
     check_number,
     check_positive,
     contrast,
+    contrast_loss,
     normalize,
     softmax_in_place,
     softplus,
@@ -94,9 +95,15 @@ def info_nce_loss(
         )
     q, k = normalize(query) / check_positive("temperature", temperature), normalize(key)
     own = (q * k[: len(q)]).sum(1)
-    losses = contrast(own, q, k, _numbers(q).unsqueeze(1))
-    return finish(
-        losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+    return contrast_loss(
+        own,
+        q,
+        k,
+        _numbers(q).unsqueeze(1),
+        dtype=dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
     )
 
 
@@ -163,9 +170,15 @@ def nt_xent_loss(
     scaled = z / check_positive("temperature", temperature)
     itself = _numbers(z)
     own = (scaled * z.roll(len(x1), 0)).sum(1)
-    losses = contrast(own, scaled, z, torch.stack([itself, itself.roll(len(x1))], 1))
-    return finish(
-        losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+    return contrast_loss(
+        own,
+        scaled,
+        z,
+        torch.stack([itself, itself.roll(len(x1))], 1),
+        dtype=dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
     )
 
 
