@@ -525,10 +525,11 @@ def distillation_loss(
     -------
     array
         A scalar, or for ``"none"`` the shape of ``student_logits`` without the class axis; its
-        dtype. Correct to 1 ULP in float16, bfloat16 and float32. In float64 the value has a
-        relative error of at most :math:`10^{-13}` where the logits are within 700 of each
-        other; the gradient :math:`T (q_k - p_k)` is correct to :math:`10^{-13}` of the larger of
-        :math:`|q_k - p_k|` and :math:`p_k |\log (p/q)|_\infty`.
+        dtype. Correct to 1 ULP in float16, bfloat16 and float32. In float64, with logits of at
+        most :math:`S T` and :math:`S \le 350`, the value is correct to :math:`32 + S` ULP, and
+        the gradient :math:`T (q_k - p_k)` to :math:`8 + S` ULP of the larger of
+        :math:`T |q_k - p_k|` and :math:`T p_k |\log (p/q)|_\infty`, also where one row is the
+        other plus a constant, but for the last digits.
 
     Raises
     ------

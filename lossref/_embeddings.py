@@ -121,8 +121,8 @@ class Normalize(TypedFunction):
             # The inverse is a constant to autograd, so both are taken from x anew.
             z, inverse = _unit(x)
         along = (z * g).sum(-1, keepdim=True)
-        across: Tensor = torch.addcmul(g, z, along, value=-1.0)
-        return (across * inverse).to(x.dtype)
+        gradient: Tensor = (torch.addcmul(g, z, along, value=-1.0) * inverse).to(x.dtype)
+        return gradient
 
 
 def _unit(x: Tensor) -> tuple[Tensor, Tensor]:

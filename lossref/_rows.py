@@ -114,12 +114,10 @@ def exponentials_below(x: Tensor, top: Tensor) -> Tensor:
     shift = top.clamp(max=largest)
     if x.dtype != torch.float64:
         return exp_(clamped.sub_(shift), x.dtype)
-    difference = clamped - shift
-    # TwoDiff: for x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
-    virtual = difference - clamped
-    lost = (clamped - (difference - virtual)) - (shift + virtual)
+    # For x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
+    difference, lost = two_diff(clamped, shift)
     result = difference.exp()
-    return result.addcmul_(result, lost.nan_to_num_(0.0, 0.0, 0.0))
+    return result.addcmul_(result, lost)
 
 
 def row_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -523,17 +521,34 @@ def softened_differences(
     """Teacher's p, student's q, and log p - log q, all one format up.
 
     The logits are subtracted before anything else: for nearly equal logits, a difference of two
-    log-probabilities would have lost what they differ by.
+    log-probabilities would have lost what they differ by. And all are measured from those of the
+    teacher's likeliest class: what all classes differ by would hide what they differ by more.
     """
-    b, a = widen(student) / temperature, widen(teacher) / temperature
-    p, q = Softmax.apply(a), Softmax.apply(b)
-    difference = (widen(teacher) - widen(student)) / temperature
+    teacher, student = widen(teacher), widen(student)
+    p, q = Softmax.apply(teacher / temperature), Softmax.apply(student / temperature)
+    likeliest = teacher.argmax(-1, keepdim=True)
+    origins = torch.stack([teacher.gather(-1, likeliest), student.gather(-1, likeliest)])
+    origin_a, origin_b = torch.where(origins.isfinite().all(0), origins, 0.0)
+    a, b = (teacher - origin_a) / temperature, (student - origin_b) / temperature
+    high, low = two_diff(teacher, student)
+    high_origin, low_origin = two_diff(origin_a, origin_b)
+    difference = ((high - high_origin) + (low - low_origin)) / temperature
     # -inf in both is a class that neither allows.
-    difference = torch.where(student == teacher, 0.0, difference)
+    difference = torch.where(
+        teacher == student, -(high_origin + low_origin) / temperature, difference
+    )
     close = difference.abs().amax(-1, keepdim=True) < 1.0
     near = torch.log1p((q * torch.expm1(torch.where(close, difference, 0.0))).sum(-1, keepdim=True))
     far = (LogSumExp.apply(a) - LogSumExp.apply(b)).unsqueeze(-1)
     return p, q, difference - torch.where(close, near, far)
+
+
+def two_diff(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The difference and its rounding error, 0 where there is none to recover."""
+    difference = a - b
+    virtual = difference - a
+    lost = (a - (difference - virtual)) - (b + virtual)
+    return difference, lost.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def excess_of_exp(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from embedding_cases import CASES
 from loss_checks import refused, value_and_gradient
-from loss_oracle import FLOATS, exact, mp, mpf, ulp, worst
+from loss_oracle import FLOATS, exact, mp, mpf, one_format_up, worst
 
 import lossref
 
@@ -35,50 +35,23 @@ def test_value_and_gradient_hold_their_bounds(name, dtype, place, generator):
     assert got.dtype == dtype
     numbers = [exact(x) for x in arrays]
     expected = oracle(*numbers)
-    if dtype == torch.float64:
-        for value, true in zip(got.tolist(), expected, strict=True):
-            assert abs(mpf(value) - true) <= float64_bound(loss, options, numbers, true)
+    in_float64 = dtype == torch.float64
+    floor, bound = embedding_cases.float64_bound(loss, options, numbers, expected)
+    if in_float64:
+        assert worst(got, expected, floor=floor) <= bound
     else:
         assert worst(got, expected) <= 1
+    largest = max(mpf(g.abs().max().item()) for g in gradients)
+    bound = embedding_cases.gradient_bound(loss, options, WIDTH) if in_float64 else 1
     for which, gradient in enumerate(gradients):
         entries = [(0, 0), (1, 2), (4, 1)]
         slopes = embedding_cases.slopes(oracle, numbers, which, entries)
         some = torch.stack([gradient[i, k] for i, k in entries])
-        if dtype == torch.float64:
-            largest = max(mpf(g.abs().max().item()) for g in gradients)
-            bound = (mpf(WIDTH) + 4) * max(2 * (scale_of(loss, options) or 0), 1)
-            for value, true in zip(some.tolist(), slopes, strict=True):
-                assert abs(mpf(value) - true) <= bound * ulp(largest, dtype)
-        else:
-            floor = mpf(2) ** {torch.float32: -22}.get(dtype, -14)
-            assert worst(some, slopes, floor=[floor] * len(entries)) <= 1
+        floors = one_format_up([largest] * len(entries), dtype)
+        assert worst(some, slopes, floor=floors) <= bound
 
 
 WIDTH = 3
-
-
-def scale_of(loss, options):
-    """What multiplies a loss's cosines, or None for a loss of distances."""
-    parameters = inspect.signature(loss).parameters
-    given = {name: options.get(name, p.default) for name, p in parameters.items()}
-    if "temperature" in given:
-        return 1 / mpf(given["temperature"])
-    return given.get("scale") or given.get("logit_scale")
-
-
-def float64_bound(loss, options, numbers, true):
-    """The absolute error that the docstring of a loss grants a float64 value."""
-    scale = scale_of(loss, options)
-    if scale is not None:
-        similarities = len(numbers[0]) if loss is lossref.siglip_loss else 2
-        return similarities * (WIDTH + 4) * mpf(2) ** -53 * scale + 4 * ulp(true, torch.float64)
-    if loss is lossref.pairwise_distance:
-        return (mpf(WIDTH) / 2 + 3) * ulp(true, torch.float64)
-    points = [point for array in numbers for point in array]
-    farthest = max(embedding_cases.apart(a, b) for a in points for b in points)
-    margin = mpf(options.get("margin") or 1)
-    terms = (true, margin**2) if loss is lossref.contrastive_loss else (farthest, margin)
-    return (WIDTH + 4) * ulp(max(terms), torch.float64)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -235,7 +208,7 @@ def test_distances_of_coordinates_whose_powers_leave_float64(power, p, generator
 @pytest.mark.parametrize("power", [600, -600])
 def test_the_length_of_an_embedding_changes_no_cosine(name, power, generator):
     loss, arrays, args, options, _ = arrange(name, torch.float64, generator)
-    if scale_of(loss, options) is not None:
+    if embedding_cases.scale_of(loss, options) is not None:
         scaled = [x * 2.0**power for x in arrays]
         assert torch.equal(loss(*scaled, *args, **options), loss(*arrays, *args, **options))
 

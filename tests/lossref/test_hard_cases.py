@@ -149,3 +149,15 @@ def test_nearly_equal_distributions_keep_a_relative_accuracy():
     got = lossref.distillation_loss(student, torch.zeros(1, 2))
     # KL of softmax([0, s]) from the uniform distribution is log cosh(s / 2) = s² / 8 - s⁴ / 192
     assert got == torch.tensor(step**2 / 8 - step**4 / 192)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_what_is_added_to_all_logits_changes_no_divergence(temperature, generator):
+    teacher = torch.randn(8, 4, generator=generator, dtype=torch.float64).float().double()
+    student = (teacher + torch.randn(8, 4, generator=generator) * 2.0**-20).float().double()
+    loss = functools.partial(lossref.distillation_loss, temperature=temperature, reduction="none")
+    expected = value_and_gradient(loss, student, teacher)
+    for shift in (1.0, -3.5, 64.0):
+        got = value_and_gradient(loss, student + shift, teacher)
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)
