@@ -153,10 +153,11 @@ def scale_of(loss, options):
 def float64_bound(loss, options, numbers, values):
     """What the docstring of a loss grants a float64 value: a floor for each, and ULPs of it."""
     width, scale = len(numbers[0][0]), scale_of(loss, options)
-    if scale is not None:
-        similarities = len(numbers[0]) if loss is lossref.siglip_loss else 2
-        units = similarities * (width + 4) * mpf(2) ** -53 * scale / ulp(scale, torch.float64)
+    if loss is lossref.siglip_loss:
+        units = len(numbers[0]) * (width + 4) * mpf(2) ** -53 * scale / ulp(scale, torch.float64)
         return [mpf(scale)] * len(values), float(units + 4)
+    if scale is not None:
+        return [mpf(scale)] * len(values), 8
     if loss is lossref.pairwise_distance:
         return None, width / 2 + 3
     points = [point for array in numbers for point in array]
@@ -167,9 +168,13 @@ def float64_bound(loss, options, numbers, values):
     return [max(farthest, margin)] * len(values), width + 4
 
 
-def gradient_bound(loss, options, width):
-    """What it grants a float64 gradient, in ULPs of the largest slope."""
-    return float((width + 4) * max(2 * (scale_of(loss, options) or 0), 1))
+def gradient_bound(loss, options, numbers, largest):
+    """What it grants a float64 gradient whose largest slope is given: a floor, and ULPs of it."""
+    scale = scale_of(loss, options)
+    if scale is None:
+        return largest, len(numbers[0][0]) + 4
+    shortest = min(length(point) for array in numbers for point in array)
+    return max(largest, scale / shortest), float(8 + scale / 2)
 
 
 LABELS = [0, 1, 0, 1, 2]

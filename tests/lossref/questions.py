@@ -100,6 +100,7 @@ def embedding_question(case, dtype, generator):
     none = {} if loss is lossref.pairwise_distance else {"reduction": "none"}
     floor, value_bound = embedding_cases.float64_bound(loss, options, numbers, values)
     largest = max(abs(s) for slope in slopes for row in slope for s in row)
+    size, gradient_bound = embedding_cases.gradient_bound(loss, options, numbers, largest)
     return Question(
         loss,
         arrays,
@@ -108,8 +109,8 @@ def embedding_question(case, dtype, generator):
         constants=args,
         options={**options, **none},
         floor=floor if dtype == torch.float64 else None,
-        gradient_floors=[[[largest] * len(row) for row in slope] for slope in slopes],
-        bounds=(value_bound, embedding_cases.gradient_bound(loss, options, len(numbers[0][0]))),
+        gradient_floors=[[[size] * len(row) for row in slope] for slope in slopes],
+        bounds=(value_bound, gradient_bound),
     )
 
 

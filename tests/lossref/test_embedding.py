@@ -42,16 +42,14 @@ def test_value_and_gradient_hold_their_bounds(name, dtype, place, generator):
     else:
         assert worst(got, expected) <= 1
     largest = max(mpf(g.abs().max().item()) for g in gradients)
-    bound = embedding_cases.gradient_bound(loss, options, WIDTH) if in_float64 else 1
+    size, bound = embedding_cases.gradient_bound(loss, options, numbers, largest)
+    bound = bound if in_float64 else 1
     for which, gradient in enumerate(gradients):
         entries = [(0, 0), (1, 2), (4, 1)]
         slopes = embedding_cases.slopes(oracle, numbers, which, entries)
         some = torch.stack([gradient[i, k] for i, k in entries])
-        floors = one_format_up([largest] * len(entries), dtype)
+        floors = one_format_up([size] * len(entries), dtype)
         assert worst(some, slopes, floor=floors) <= bound
-
-
-WIDTH = 3
 
 
 @pytest.mark.parametrize("name", CASES)
