@@ -144,11 +144,14 @@ def test_float16_sums_over_65504_leave_the_mean_finite(name):
 
 
 def test_nearly_equal_distributions_keep_a_relative_accuracy():
-    step = 2.0**-12
-    student = torch.tensor([[0.0, step]])
-    got = lossref.distillation_loss(student, torch.zeros(1, 2))
+    step = 1e-9
+    student = torch.tensor([[0.0, step]], dtype=torch.float64)
+    teacher = torch.zeros(1, 2, dtype=torch.float64)
+    got, gradient = value_and_gradient(lossref.distillation_loss, student, teacher)
     # KL of softmax([0, s]) from the uniform distribution is log cosh(s / 2) = s² / 8 - s⁴ / 192
-    assert got == torch.tensor(step**2 / 8 - step**4 / 192)
+    assert math.isclose(got.item(), step**2 / 8, rel_tol=1e-15)
+    # ... and its gradient tanh(s / 2) / 2 = s / 4 - s³ / 48
+    assert gradient.tolist() == [[pytest.approx(x, rel=2e-15) for x in (-step / 4, step / 4)]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
