@@ -75,10 +75,6 @@ def arcface_loss(
         formula of the paper.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of embeddings.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -170,10 +166,6 @@ def cosface_loss(
         The scale :math:`s > 0`.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of embeddings.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

@@ -61,16 +61,9 @@ def binary_cross_entropy_with_logits(
     pos_weight : array, optional
         Weight :math:`P` of the positive part, broadcast to the shape of ``logits``; a constant
         of the loss.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights, as in
         PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -192,16 +185,9 @@ def binary_cross_entropy(
         Probabilities in [0, 1]; integers and booleans are taken as 0 and 1.
     weight : array, optional
         Weight :math:`w` of each entry, broadcast to the shape of ``probs``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``probs``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights, as in
         PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -395,16 +381,9 @@ def asymmetric_loss(
         Shift :math:`c` of the negative probabilities, in [0, 1).
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``logits``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights; the
         paper's code sums.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -529,15 +508,8 @@ def dice_loss(
     smooth : float
         The smoothing :math:`s`, at least 0. With 0, a sample with nothing predicted and nothing
         true costs 0.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of samples.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

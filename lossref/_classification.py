@@ -85,10 +85,6 @@ def cross_entropy(
         The mean divides by :math:`\sum_i w_{y_i}` over the targets that are kept (their number,
         without weights); for probability targets by the number of distributions. These are
         PyTorch's denominators.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -259,10 +255,6 @@ def nll_loss(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by :math:`\sum_i w_{y_i}` over the targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -339,8 +331,6 @@ def kl_div(
         classes included, and is smaller by the factor C.
     denominator : number or 0-d array, optional
         What either mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -516,10 +506,6 @@ def distillation_loss(
         :math:`T > 0`. The factor :math:`T^2` keeps the gradient's size as :math:`T` grows.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of distributions, N times the positions.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -600,10 +586,6 @@ def generalized_cross_entropy(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -676,10 +658,6 @@ def z_loss(
         left out touch neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of rows that the mask keeps.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

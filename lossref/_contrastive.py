@@ -52,10 +52,6 @@ def info_nce_loss(
         :math:`\tau > 0`; a 0-d array gets a gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of queries.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -136,10 +132,6 @@ def nt_xent_loss(
         :math:`\tau > 0`; a 0-d array gets a gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number 2N of views.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -213,10 +205,6 @@ def sup_con_loss(
         :math:`\tau > 0`; a 0-d array gets a gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of anchors that have a positive.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -314,10 +302,6 @@ def clip_loss(
         The scale :math:`s > 0`, the inverse of a temperature; a 0-d array gets a gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of pairs.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -382,10 +366,6 @@ def siglip_loss(
         The bias :math:`b`; a 0-d array gets a gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of images, not of pairs, as in the paper.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

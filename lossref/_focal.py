@@ -73,16 +73,9 @@ def sigmoid_focal_loss(
         Focusing :math:`\gamma`, at least 0; 0 gives the binary cross-entropy.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``logits``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps; the paper divides by the
         number of positives instead, which ``denominator`` can give.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -230,10 +223,6 @@ def focal_loss(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of targets that are kept, whatever their weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -334,8 +323,6 @@ def ohem_cross_entropy(
         Targets that are left out and not counted in N.
     reduction : {"none", "mean", "sum"}
         The mean divides by :math:`k`. ``"none"`` gives 0 for examples that are not kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
     nan_if_empty : bool
         A mean over nothing is 0 with zero gradient; True makes it NaN.
 

@@ -45,14 +45,9 @@ def reduce(
         ``"none"`` returns :math:`w_i \ell_i`, and 0 where the mask is False.
     weight : array, optional
         Weights, broadcast to the shape of ``losses``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``losses``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     denominator : number or 0-d array, optional
         What the mean divides by, in place of the sum of the weights: the count over all
         micro-batches or workers.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

@@ -53,10 +53,6 @@ def contrastive_loss(
         The distance :math:`m` from which a dissimilar pair costs nothing, positive.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of pairs.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -135,10 +131,6 @@ def triplet_margin_loss(
         Take the nearer of the negative's distances from anchor and positive.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of triplets.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -266,10 +258,6 @@ def batch_hard_triplet_loss(
         paper's soft margin.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of anchors that have both a positive and a negative.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
