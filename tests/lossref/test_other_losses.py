@@ -436,6 +436,16 @@ def test_gradnorm():
     assert same.tolist() == [1.0, 1.0]
 
 
+def test_gradnorm_weighs_norms_and_lets_no_weight_below_zero():
+    # Weighted norms of 1.9 and 0.4 are above and below their mean; both are below that of 1 and 4.
+    weights, norms = np.array([1.9, 0.1]), np.array([1.0, 4.0])
+    got = lossref.gradnorm_weights(weights, norms, np.ones(2), learning_rate=0.1)
+    np.testing.assert_allclose(got, np.array([1.8, 0.5]) * 2 / 2.3)
+    weights, norms = np.array([0.5, 1.5]), np.array([9.0, 1.0])
+    got = lossref.gradnorm_weights(weights, norms, np.ones(2), learning_rate=0.1)
+    np.testing.assert_allclose(got, [0.0, 2.0])
+
+
 def test_bad_input_is_named():
     x, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 1])
     refused(ValueError, r"gamma must be", lossref.focal_loss, x, y, gamma=-1.0)
