@@ -110,9 +110,9 @@ def cross_entropy(
     Notes
     -----
     Where a gradient to the logits is wanted, a sum or mean over index targets computes it with
-    the value and keeps it, one array of the size of the logits, for the backward pass. If the
-    loss is then multiplied by anything but a power of two in (0, 1], it is computed anew, so that
-    it is still rounded once.
+    the value and keeps it, one array of the size of the logits, for the first backward pass. If the
+    loss is then multiplied by anything but a power of two in (0, 1], or passed through again, it is
+    computed anew, so that it is still rounded once.
 
     References
     ----------

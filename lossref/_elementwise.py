@@ -105,12 +105,13 @@ def total_and_gradient(
     first, step = inputs[0], _chunk(inputs[0])
     flat = [_flat(x) for x in inputs]
     total = first.new_zeros((), dtype=wide_dtype(first.dtype))
-    gradient = torch.empty(first.numel(), dtype=first.dtype, device=first.device)
+    gradient = torch.empty(first.shape, dtype=first.dtype, device=first.device)
+    slopes = gradient.view(-1)
     for start in range(0, first.numel(), step):
         part = slice(start, start + step)
-        losses, gradient[part] = at_once(factor, *(x[part] for x in flat))
+        losses, slopes[part] = at_once(factor, *(x[part] for x in flat))
         total += losses
-    return total, [gradient.view(first.shape), *[None] * len(inputs[1:])]
+    return total, [gradient, *[None] * len(inputs[1:])]
 
 
 def _flat(x: Tensor) -> Tensor:

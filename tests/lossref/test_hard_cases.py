@@ -164,3 +164,37 @@ def test_what_is_added_to_all_logits_changes_no_divergence(temperature, generato
         got = value_and_gradient(loss, student + shift, teacher)
         for ours, theirs in zip(got, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)
+
+
+A_BATCH = torch.linspace(-2.0, 3.0, 24).reshape(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+AT_ONCE = {
+    "cross_entropy": (lossref.cross_entropy, 1, A_BATCH),
+    "focal": (lossref.focal_loss, 1, A_BATCH),
+    "bce": (lossref.binary_cross_entropy_with_logits, 1, (A_BATCH[0], A_BATCH[0].ge(0.5).float())),
+    "mse": (lossref.mse_loss, 1, (A_BATCH[0], A_BATCH[0].cos())),
+    "triplet": (lossref.triplet_margin_loss, 3, [A_BATCH[0].mul(k).sin() for k in (1, 2, 3)]),
+    "arcface": (lossref.arcface_loss, 2, (A_BATCH[0], torch.eye(4), A_BATCH[1])),
+    "info_nce": (lossref.info_nce_loss, 2, (A_BATCH[0], A_BATCH[0].cos())),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_gradient_kept_from_the_forward_pass_is_right_every_time(name):
+    loss, count, arrays = AT_ONCE[name]
+    leaves = [x.clone().requires_grad_() for x in arrays[:count]]
+    each = loss(*leaves, *arrays[count:], reduction="none")
+    expected = torch.autograd.grad(each.sum() / len(each.flatten()), leaves)
+    total = loss(*leaves, *arrays[count:])
+    # Several times through one graph, changing in place what it gave, as optimizers do.
+    first = torch.autograd.grad(total, leaves, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.mul_(3.0)
+    again = torch.autograd.grad(total, leaves, retain_graph=True)
+    scaled = torch.autograd.grad(loss(*leaves, *arrays[count:]) * 0.7, leaves)
+    for want, *got, part in zip(expected, kept, again, scaled, strict=True):
+        for gradient in (*got, part / 0.7):
+            torch.testing.assert_close(gradient, want, rtol=5e-7, atol=1e-8)
+    frozen = [leaves[0], *(x.detach() for x in leaves[1:])]
+    (alone,) = torch.autograd.grad(loss(*frozen, *arrays[count:]), frozen[0])
+    torch.testing.assert_close(alone, expected[0], rtol=5e-7, atol=1e-8)
