@@ -204,7 +204,7 @@ def _triplets_at_once(
     """The sum of the losses and its gradients, by chunks of rows that share their memory."""
     count, width = arrays[0].shape
     budget = CHUNK_ELEMENTS.get(arrays[0].device.type, CHUNK_ELEMENTS_ELSEWHERE)
-    step = max(1, min(count, 2 * budget // max(1, width)))
+    step = max(1, min(count, budget // max(1, width)))
     room = arrays[0].new_empty((3, step, width), dtype=torch.float64)
     gradients = [torch.empty_like(x) if w else None for x, w in zip(arrays, wanted, strict=True)]
     total = room.new_zeros(())
