@@ -3,7 +3,8 @@
 The questions and the oracle are those of the tests: 1200-bit arithmetic, hard inputs (certain and
 certainly wrong predictions, logits of ±1e4, subnormals, random of every size). Where a true value
 crosses zero its ULP is that of the larger term. ULPs above 1 of `lossref` in float64 are within
-the bound beside them, which the loss's documentation states.
+the bound beside them, which the loss's documentation states. A dash is a value or gradient that
+a peer does not compute.
 
 Run: python benchmarks/accuracy.py [--loss NAME ...] [--dtype NAME ...] [--device cuda] [--list]
 """
@@ -23,6 +24,8 @@ from loss_oracle import FLOATS
 from questions import QUESTIONS, ask
 
 DTYPES = {str(dtype)[6:]: dtype for dtype in FLOATS}
+# Formats for which some peers have no kernel.
+NARROW = (torch.float16, torch.bfloat16)
 
 
 def measure(name, dtype, device, missing):
@@ -36,7 +39,14 @@ def measure(name, dtype, device, missing):
         if peer.answer is None:
             missing.add(peer.library)
             continue
-        found = peer.answer(question)
+        try:
+            found = peer.answer(question)
+        except (RuntimeError, TypeError) as error:
+            if DTYPES[dtype] not in NARROW:
+                raise
+            print(f"{peer.library} has no {name} in {dtype}: {str(error).splitlines()[0]}")
+            yield row(name, dtype, peer.library, (None, None), ours)
+            continue
         if found is None:
             continue
         asked = averaged(question) if peer.mean else question
@@ -47,7 +57,7 @@ def measure(name, dtype, device, missing):
 
 def row(name, dtype, library, error, ours, bounds=None):
     """One line of the table; the ratio is that of the worse of value and gradient."""
-    worst = max(e for e in error if e is not None)
+    worst = max((e for e in error if e is not None), default=None)
     held = bounds and all(e <= bound for e, bound in zip(error, bounds, strict=True))
     return {
         "loss": name,
@@ -55,7 +65,7 @@ def row(name, dtype, library, error, ours, bounds=None):
         "library": library,
         "value ULP": error[0],
         "gradient ULP": error[1],
-        "times lossref": worst / max(0.5, *ours),
+        "times lossref": worst and worst / max(0.5, *ours),
         "bounds": bounds and " / ".join(f"{bound:.3g}" for bound in bounds),
         "held": held if held is None else "yes" if held else "NO",
     }

@@ -16,8 +16,8 @@ from lossref._arrays import (
     check_values,
     takes_arrays,
 )
-from lossref._embeddings import check_embeddings, contrast, normalize
-from lossref._reduction import check_reduction, finish
+from lossref._embeddings import check_embeddings, contrast_loss, normalize
+from lossref._reduction import check_reduction
 
 # Below this, the sine of an angle between float64 unit vectors is rounding and has no direction.
 NO_ANGLE = 8 * torch.finfo(torch.float64).eps
@@ -75,10 +75,6 @@ def arcface_loss(
         formula of the paper.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of embeddings.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -118,9 +114,15 @@ def arcface_loss(
     if monotone:
         beyond = cosine < -math.cos(margin)
         moved = torch.where(beyond, cosine - margin * math.sin(margin), moved)
-    losses = contrast(scale * moved, scale * z, w, y.unsqueeze(1))
-    return finish(
-        losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+    return contrast_loss(
+        scale * moved,
+        scale * z,
+        w,
+        y.unsqueeze(1),
+        dtype=dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
     )
 
 
@@ -164,10 +166,6 @@ def cosface_loss(
         The scale :math:`s > 0`.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of embeddings.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -202,7 +200,13 @@ def cosface_loss(
     dtype = _check_classes(embeddings, weight, target)
     z, w, y = normalize(embeddings), normalize(weight), target.long()
     cosine = (z * w.index_select(0, y)).sum(1)
-    losses = contrast(scale * (cosine - margin), scale * z, w, y.unsqueeze(1))
-    return finish(
-        losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+    return contrast_loss(
+        scale * (cosine - margin),
+        scale * z,
+        w,
+        y.unsqueeze(1),
+        dtype=dtype,
+        reduction=reduction,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
     )

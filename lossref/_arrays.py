@@ -17,6 +17,8 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd.function import Function
 
+from lossref._shared_parameters import with_shared_parameters
+
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor."""
 
@@ -52,6 +54,7 @@ def takes_arrays(function: Callable[P, R]) -> Callable[P, R]:
         converted: R = as_numpy(result) if numpy else result
         return converted
 
+    wrapper.__doc__ = with_shared_parameters(function)
     # The kernels choose their path by value, which a graph compiler cannot follow. This form of
     # torch.compiler.disable loads the compiler at the first call, which halves the import time.
     eager: Callable[P, R] = _disable_dynamo(wrapper)

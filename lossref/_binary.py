@@ -25,6 +25,7 @@ from lossref._elementwise import (
     sum_log1p,
     times,
 )
+from lossref._mistakes import mistakes, probability, total_cross_entropy
 from lossref._numerics import decay, sigmoid_slope, stable_sigmoid, stable_softplus
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
 
@@ -60,16 +61,9 @@ def binary_cross_entropy_with_logits(
     pos_weight : array, optional
         Weight :math:`P` of the positive part, broadcast to the shape of ``logits``; a constant
         of the loss.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights, as in
         PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -139,8 +133,14 @@ def _bce_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
     return (above - t) + (1.0 - 2.0 * above) * (z / (1.0 + z))
 
 
-def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _bce_at_once(factor: float, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of `_bce` and each `_bce_slope`, in place: new memory costs more than arithmetic."""
+    wrong = mistakes(x, t)
+    if wrong is not None:
+        sign, s = wrong
+        q = probability(s)
+        return total_cross_entropy(s, q), q.mul_(factor).float().mul_(sign)
+    dtype, x, t = x.dtype, widen(x), widen(t)
     z, above = decay_for(dtype, x), at_least_0(x)
     ahead = above - t
     linear = torch.dot(ahead, x)
@@ -148,7 +148,8 @@ def _bce_at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tens
         linear = _linear(ahead, x).sum()
     total = sum_log1p(z) + linear
     q = z.div_(z + 1.0)
-    return total, ahead.add_(q).addcmul_(above, q, value=-2.0)
+    slope = ahead.add_(q).addcmul_(above, q, value=-2.0)
+    return total, slope.mul_(factor).to(dtype)
 
 
 def _bce_target_slope(x: Tensor, t: Tensor, positive: Tensor | None = None) -> Tensor:
@@ -184,16 +185,9 @@ def binary_cross_entropy(
         Probabilities in [0, 1]; integers and booleans are taken as 0 and 1.
     weight : array, optional
         Weight :math:`w` of each entry, broadcast to the shape of ``probs``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``probs``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights, as in
         PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -387,16 +381,9 @@ def asymmetric_loss(
         Shift :math:`c` of the negative probabilities, in [0, 1).
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``logits``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps, whatever their weights; the
         paper's code sums.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -521,15 +508,8 @@ def dice_loss(
     smooth : float
         The smoothing :math:`s`, at least 0. With 0, a sample with nothing predicted and nothing
         true costs 0.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of samples.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

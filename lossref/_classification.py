@@ -85,10 +85,6 @@ def cross_entropy(
         The mean divides by :math:`\sum_i w_{y_i}` over the targets that are kept (their number,
         without weights); for probability targets by the number of distributions. These are
         PyTorch's denominators.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -114,9 +110,9 @@ def cross_entropy(
     Notes
     -----
     Where a gradient to the logits is wanted, a sum or mean over index targets computes it with
-    the value and keeps it, one array of the size of the logits, for the backward pass. If the
-    loss is then multiplied by anything but a power of two in (0, 1], it is computed anew, so that
-    it is still rounded once.
+    the value and keeps it, one array of the size of the logits, for the first backward pass. If the
+    loss is then multiplied by anything but a power of two in (0, 1], or passed through again, it is
+    computed anew, so that it is still rounded once.
 
     References
     ----------
@@ -259,10 +255,6 @@ def nll_loss(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by :math:`\sum_i w_{y_i}` over the targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -339,8 +331,6 @@ def kl_div(
         classes included, and is smaller by the factor C.
     denominator : number or 0-d array, optional
         What either mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -516,19 +506,16 @@ def distillation_loss(
         :math:`T > 0`. The factor :math:`T^2` keeps the gradient's size as :math:`T` grows.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of distributions, N times the positions.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
     array
         A scalar, or for ``"none"`` the shape of ``student_logits`` without the class axis; its
-        dtype. Correct to 1 ULP in float16, bfloat16 and float32. In float64 the value has a
-        relative error of at most :math:`10^{-13}` where the logits are within 700 of each
-        other; the gradient :math:`T (q_k - p_k)` is correct to :math:`10^{-13}` of the larger of
-        :math:`|q_k - p_k|` and :math:`p_k |\log (p/q)|_\infty`.
+        dtype. Correct to 1 ULP in float16, bfloat16 and float32. In float64, with logits of at
+        most :math:`S T` and :math:`S \le 350`, the value is correct to :math:`32 + S` ULP, and
+        the gradient :math:`T (q_k - p_k)` to :math:`8 + S` ULP of the larger of
+        :math:`T |q_k - p_k|` and :math:`T p_k |\log (p/q)|_\infty`, also where one row is the
+        other plus a constant, but for the last digits.
 
     Raises
     ------
@@ -599,10 +586,6 @@ def generalized_cross_entropy(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -675,10 +658,6 @@ def z_loss(
         left out touch neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of rows that the mask keeps.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import LOG2_E, TypedFunction, check_shape, visible, wide_dtype
+from lossref._arrays import LOG2_E, TypedFunction, check_shape, visible, wide_dtype, widen
+from lossref._at_once import Total, can_keep, expected_factor
 from lossref._reduction import broadcast, check_mask, check_reduction, divide, finish
-from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE, foreseen
+from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 
 Formula = Callable[..., Tensor]
 
 AtOnce = Callable[..., tuple[Tensor, Tensor]]
-"""From the dtype of the result and the inputs one format up: the losses' sum, and each slope.
+"""From a factor and the inputs: the losses' sum one format up, and each slope times the factor.
 
-It is called without gradients recorded, must not change its inputs, and shares what value and
-slope have in common.
+The slopes are rounded once, to the dtype of the inputs. It is called on flat inputs without
+gradients recorded, must not change them, and shares what value and slope have in common.
 """
 
 
@@ -98,20 +99,19 @@ def in_chunks(formula: Formula, dtype: torch.dtype, inputs: Sequence[Tensor]) ->
 
 
 def total_and_gradient(
-    at_once: AtOnce, expected: float, inputs: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The sum of the losses one format up, and the slopes times a factor, rounded once."""
+    at_once: AtOnce, factor: float, inputs: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum of the losses one format up, and the slopes of the first input, by chunks."""
     first, step = inputs[0], _chunk(inputs[0])
-    wide = wide_dtype(first.dtype)
     flat = [_flat(x) for x in inputs]
-    total = first.new_zeros((), dtype=wide)
-    gradient = torch.empty(first.numel(), dtype=first.dtype, device=first.device)
+    total = first.new_zeros((), dtype=wide_dtype(first.dtype))
+    gradient = torch.empty(first.shape, dtype=first.dtype, device=first.device)
+    slopes = gradient.view(-1)
     for start in range(0, first.numel(), step):
-        part = [x[start : start + step].to(wide) for x in flat]
-        losses, slope = at_once(first.dtype, *part)
+        part = slice(start, start + step)
+        losses, slopes[part] = at_once(factor, *(x[part] for x in flat))
         total += losses
-        gradient[start : start + step] = slope if expected == 1.0 else slope * expected
-    return total, gradient.view(first.shape)
+    return total, [gradient, *[None] * len(inputs[1:])]
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -145,35 +145,6 @@ class Elementwise(TypedFunction):
             wanted = slope is not None and ctx.needs_input_grad[position + 2]
             gradients.append(pullback(slope, position, ctx.saved_tensors, g) if wanted else None)
         return tuple(gradients)
-
-
-class ElementwiseTotal(TypedFunction):
-    """The sum of an elementwise loss one format up, with the gradient to its first input.
-
-    It keeps the gradient, one tensor of the input's size, for the one factor that it expects, and
-    computes it anew for every other one, so that each is rounded once.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, at_once: AtOnce, slope: Formula, expected: float, *inputs: Tensor
-    ) -> Tensor:
-        total, gradient = total_and_gradient(at_once, expected, inputs)
-        ctx.slope, ctx.expected = slope, expected
-        ctx.save_for_backward(gradient, *inputs)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, *inputs = ctx.saved_tensors
-        factor = None
-        if not torch.is_grad_enabled():
-            factor = foreseen(g, g.new_tensor(ctx.expected), gradient.dtype)
-        if factor is None:
-            gradient = pullback(ctx.slope, 0, inputs, g.expand(gradient.shape))
-        elif factor < 1.0:
-            gradient = gradient * factor
-        return None, None, None, gradient, *[None] * (len(inputs) - 1)
 
 
 def pullback(slope: Formula, position: int, inputs: Sequence[Tensor], g: Tensor) -> Tensor:
@@ -226,8 +197,12 @@ def elementwise_loss(
     elif weight is None and reduction != "none" and _one_gradient(tensors):
         both = at_once or _one_after_the_other(value, slopes[0])
         count = first.numel() if denominator is None else denominator
-        expected = 1.0 if reduction == "sum" or count == 0 else 1.0 / float(count)
-        total: Tensor = ElementwiseTotal.apply(both, slopes[0], expected, *tensors)
+        total: Tensor = Total.apply(
+            lambda factor, _, *inputs: total_and_gradient(both, factor, inputs),
+            lambda *inputs: elementwise(value, slopes, *inputs).sum(),
+            expected_factor(reduction, count),
+            *tensors,
+        )
         total = total if reduction == "sum" else divide(total, count, nan_if_empty)
         return total.to(first.dtype)
     losses = elementwise(value, slopes, *tensors)
@@ -248,15 +223,19 @@ def elementwise_loss(
 
 
 def _one_gradient(tensors: Sequence[Tensor]) -> bool:
-    """Whether a gradient is wanted to the first alone, without the transforms of torch.func."""
+    """Whether a gradient is wanted to the first alone."""
     first, *others = tensors
-    wanted = torch.is_grad_enabled() and first.requires_grad and first.numel() > 0
-    plain = all(visible(tensor) is tensor for tensor in tensors)
-    return wanted and plain and not any(tensor.requires_grad for tensor in others)
+    only = first.numel() > 0 and not any(tensor.requires_grad for tensor in others)
+    return only and can_keep(tensors)
 
 
 def _one_after_the_other(value: Formula, slope: Formula | None) -> AtOnce:
     """Sum and slopes of a loss whose two formulas have nothing to share."""
     if slope is None:
         raise ValueError("the first input of an elementwise loss has a slope")
-    return lambda _, *inputs: (value(*inputs).sum(), slope(*inputs))
+
+    def at_once(factor: float, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        wide = [widen(x) for x in inputs]
+        return value(*wide).sum(), (slope(*wide) * factor).to(inputs[0].dtype)
+
+    return at_once

@@ -7,7 +7,6 @@ logits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lossref._arrays import (
+    LOG2_E,
     TypedFunction,
     check_floating,
     check_integer,
@@ -24,8 +24,11 @@ from lossref._arrays import (
     check_values,
     describe,
 )
+from lossref._at_once import anew, can_keep, expected_factor
 from lossref._elementwise import elementwise
 from lossref._numerics import stable_sigmoid, stable_softplus
+from lossref._reduction import divide, finish
+from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 
 # A logit that takes no part: finite, so that a row of nothing else has finite derivatives.
 HIDDEN = -1e300
@@ -89,8 +92,9 @@ def power_of_two(x: Tensor) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """Unit vectors in float64; a zero vector stays zero and gets no gradient."""
-    result: Tensor = Normalize.apply(x)
-    return result
+    z, _ = Normalize.apply(x)
+    unit: Tensor = z
+    return unit
 
 
 class Normalize(TypedFunction):
@@ -99,18 +103,26 @@ class Normalize(TypedFunction):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return _unit(x)[0]
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return _unit(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        z, inverse = _unit(x)
-        return ((g - z * (z * g).sum(-1, keepdim=True)) * inverse).to(x.dtype)
+    def backward(ctx: Any, g: Tensor | None, _: Any) -> Tensor | None:
+        if g is None:
+            return None
+        x, z, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # The inverse is a constant to autograd, so both are taken from x anew.
+            z, inverse = _unit(x)
+        along = (z * g).sum(-1, keepdim=True)
+        gradient: Tensor = (torch.addcmul(g, z, along, value=-1.0) * inverse).to(x.dtype)
+        return gradient
 
 
 def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,6 +149,80 @@ def contrast(own: Tensor, a: Tensor, b: Tensor, hidden: Tensor) -> Tensor:
     """
     others, _ = OverProducts.apply(others_kernel, log_sum_exp_of_others, a, b, hidden)
     return softplus(others - own)
+
+
+def contrast_loss(
+    own: Tensor,
+    a: Tensor,
+    b: Tensor,
+    hidden: Tensor,
+    *,
+    dtype: torch.dtype,
+    reduction: str,
+    denominator: Any,
+    nan_if_empty: bool,
+) -> Tensor:
+    """The reduced contrasts; their mean divides by the number of rows."""
+    if reduction == "none" or not can_keep((own, a, b)):
+        losses = contrast(own, a, b, hidden)
+        return finish(
+            losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+        )
+    count = len(a) if denominator is None else denominator
+    total: Tensor = ContrastTotal.apply(expected_factor(reduction, count), own, a, b, hidden)
+    total = total if reduction == "sum" else divide(total, count, nan_if_empty)
+    return total.to(dtype)
+
+
+class ContrastTotal(TypedFunction):
+    """The sum of the contrasts, with its gradients, times a factor, from the same exponentials.
+
+    By chunks of rows, so that the products stay in the cache and are never all held.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, expected: float, own: Tensor, a: Tensor, b: Tensor, hidden: Tensor
+    ) -> Tensor:
+        _, _, wants_a, wants_b, _ = ctx.needs_input_grad
+        total, to_own = own.new_zeros(()), torch.empty_like(own)
+        to_a = torch.empty_like(a) if wants_a else None
+        to_b = torch.zeros_like(b) if wants_b else None
+        budget = CHUNK_ELEMENTS.get(a.device.type, CHUNK_ELEMENTS_ELSEWHERE)
+        step = max(1, min(len(a), budget // max(1, len(b))))
+        room = a.new_empty((step, len(b)))
+        for start in range(0, len(a), step):
+            rows = slice(start, start + step)
+            x = torch.mm(a[rows], b.mT, out=room[: len(a[rows])])
+            others, e, sums = sum_exponentials(x.scatter_(1, hidden[rows], HIDDEN))
+            gap = others - own[rows]
+            total += stable_softplus(gap).sum()
+            share = stable_sigmoid(gap).mul_(expected)
+            torch.neg(share, out=to_own[rows])
+            e.mul_((share / sums).unsqueeze(1))
+            if to_a is not None:
+                torch.mm(e, b, out=to_a[rows])
+            if to_b is not None:
+                to_b.addmm_(e.mT, a[rows])
+        ctx.save_for_backward(own, a, b, hidden)
+        ctx.expected, ctx.gradients = expected, (to_own, to_a, to_b)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        own, a, b, hidden = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def plain(own: Tensor, a: Tensor, b: Tensor) -> Tensor:
+                return contrast(own, a, b, hidden).sum()
+
+            return None, *anew(plain, (own, a, b), ctx.needs_input_grad[1:4], g), None
+        # They are still in float64: another factor costs no second rounding.
+        ratio = g / ctx.expected
+        gradients = ctx.gradients
+        if bool(ratio != 1.0):
+            gradients = [None if x is None else x * ratio for x in gradients]
+        return None, *gradients, None
 
 
 class OverProducts(TypedFunction):
@@ -196,11 +282,17 @@ def others_kernel(x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 def softmax_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of rows and, in the memory of the rows, their softmax."""
+    total, e, sums = sum_exponentials(x)
+    return total, e.div_(sums.unsqueeze(1))
+
+
+def sum_exponentials(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The log-sum-exp of rows, in their memory e^(x - max), and the sums of these."""
     top = x.amax(1, keepdim=True)
     # 2^x takes less than half the time of e^x, and adds no more than the products have lost.
-    e = x.sub_(top).mul_(math.log2(math.e)).exp2_()
-    total = e.sum(1, keepdim=True)
-    return (top + total.log()).squeeze(1), e.div_(total)
+    e = torch.add(top * -LOG2_E, x, alpha=LOG2_E, out=x).exp2_()
+    sums = e.sum(1)
+    return top.squeeze(1) + sums.log(), e, sums
 
 
 def log_sum_exp_of_others(x: Tensor, hidden: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from lossref._arrays import (
     takes_arrays,
     visible,
     wide_dtype,
+    widen,
 )
 from lossref._classification import class_blocks, class_rows, index_targets
 from lossref._elementwise import (
@@ -30,6 +31,7 @@ from lossref._elementwise import (
     keep_finite,
     ratio_or_1,
 )
+from lossref._mistakes import log_right, mistakes, probability
 from lossref._numerics import decay
 from lossref._reduction import check_reduction, expected_gradient, finish
 from lossref._rows import IndexCrossEntropy, index_cross_entropy
@@ -71,16 +73,9 @@ def sigmoid_focal_loss(
         Focusing :math:`\gamma`, at least 0; 0 gives the binary cross-entropy.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``logits``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``logits``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of entries that the mask keeps; the paper divides by the
         number of positives instead, which ``denominator`` can give.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -161,8 +156,12 @@ def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula,
         focus = gamma * (1.0 - 2.0 * t) * ratio * keep_finite(loss)
         return power * (focus + own) / (1.0 + z)
 
-    def at_once(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def at_once(factor: float, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same in place, since new memory costs more than arithmetic."""
+        wrong = mistakes(x, t)
+        if wrong is not None:
+            return _focal_of_mistakes(factor, wrong[1], t, alpha, gamma)
+        dtype, x, t = x.dtype, widen(x), widen(t)
         z, above = decay_for(dtype, x), at_least_0(x)
         ahead = above - t
         power, loss, mixed = parts(z, ahead, x, t)
@@ -170,9 +169,27 @@ def _sigmoid_focal(alpha: float | None, gamma: float) -> tuple[Formula, Formula,
         result = torch.div(z, mixed, out=mixed).mul_(loss).nan_to_num_(0.0)
         result.mul_((t * (-2.0 * gamma)).add_(gamma)).add_(ahead)
         result.addcmul_(above.add_(t).neg_().add_(1.0), z)
-        return torch.dot(power, loss), result.mul_(power).div_(z.add_(1.0))
+        slope = result.mul_(power).div_(z.add_(1.0))
+        return torch.dot(power, loss), slope.mul_(factor).to(dtype)
 
     return value, slope, at_once
+
+
+def _focal_of_mistakes(
+    factor: float, s: Tensor, t: Tensor, alpha: float | None, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """The sum of α_t q^γ l and its slopes α_t q^γ (q + γ (1 - q) l), where 1 - q = e^-l."""
+    q = probability(s)
+    minus_loss, beyond = log_right(s, q)
+    # (1 - α) - t is α_t with the sign that turns the slope by s into that by x.
+    share, scale = (0.5, 2.0) if alpha is None else (alpha, 1.0)
+    power = torch.rsub(widen(t), 1.0 - share).mul_(q.pow(gamma))
+    total = -torch.dot(power.abs(), minus_loss)
+    if beyond is not None:
+        total += torch.dot(power.abs(), beyond)
+    rest = torch.addcmul(minus_loss, q, minus_loss, value=-1.0)
+    slope = q.sub_(rest, alpha=gamma).mul_(power).mul_(scale * factor)
+    return scale * total, slope.float()
 
 
 @takes_arrays
@@ -206,10 +223,6 @@ def focal_loss(
         Targets that are left out: they touch neither value nor gradient.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of targets that are kept, whatever their weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -310,8 +323,6 @@ def ohem_cross_entropy(
         Targets that are left out and not counted in N.
     reduction : {"none", "mean", "sum"}
         The mean divides by :math:`k`. ``"none"`` gives 0 for examples that are not kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
     nan_if_empty : bool
         A mean over nothing is 0 with zero gradient; True makes it NaN.
 

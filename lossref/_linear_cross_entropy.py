@@ -90,10 +90,6 @@ def linear_cross_entropy(
         The weight :math:`\zeta \ge 0` of the squared log-sum-exp.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

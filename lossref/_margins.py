@@ -54,16 +54,9 @@ def hinge_loss(
         Square the loss, which makes it smooth.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``scores``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``scores``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -138,16 +131,9 @@ def exponential_loss(
         Targets :math:`y`, each -1 or 1.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``scores``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``scores``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -211,16 +197,9 @@ def logistic_loss(
         Targets :math:`y`, each -1 or 1.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``scores``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``scores``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -324,10 +303,6 @@ def multi_margin_loss(
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of targets that are kept, whatever their weights, as in
         PyTorch; each loss is divided by C besides.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

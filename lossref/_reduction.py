@@ -45,14 +45,9 @@ def reduce(
         ``"none"`` returns :math:`w_i \ell_i`, and 0 where the mask is False.
     weight : array, optional
         Weights, broadcast to the shape of ``losses``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``losses``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     denominator : number or 0-d array, optional
         What the mean divides by, in place of the sum of the weights: the count over all
         micro-batches or workers.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -130,6 +125,8 @@ def finish(
 
 def divide(total: Tensor, denominator: Any, nan_if_empty: bool) -> Tensor:
     """A mean: 0 with zero gradient where nothing is counted, unless NaN is asked for."""
+    if not isinstance(denominator, Tensor) and denominator > 0:
+        return total / float(denominator)
     count = torch.as_tensor(denominator, dtype=total.dtype, device=total.device)
     if nan_if_empty:
         return total / count

@@ -45,16 +45,9 @@ def mse_loss(
         Targets :math:`t`.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights, as in PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -117,16 +110,9 @@ def l1_loss(
         Targets :math:`t`.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights, as in PyTorch.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -195,16 +181,9 @@ def huber_loss(
         Where the loss turns from squared to absolute, :math:`\delta > 0`.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights. PyTorch's weighted Huber loss, unlike its others, divides by the number.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -278,16 +257,9 @@ def smooth_l1_loss(
         error.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -366,16 +338,9 @@ def log_cosh_loss(
         Targets :math:`t`.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -449,16 +414,9 @@ def quantile_loss(
         The quantile :math:`q` in (0, 1).
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -563,16 +521,9 @@ def gaussian_nll_loss(
         maximum, so that a variance below it can recover.
     weight : array, optional
         Weight of each entry, broadcast to the shape of ``prediction``.
-    mask : boolean array, optional
-        True where an entry counts, broadcast to the shape of ``prediction``. Entries left out touch
-        neither value nor gradient, even if they hold NaN or infinity.
     reduction : {"none", "mean", "sum"}
         The mean divides by the sum of the weights of the entries that are kept, their number
         without weights.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

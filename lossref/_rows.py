@@ -16,11 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossref._arrays import TypedFunction, exp_, visible, wide_dtype, widen
+from lossref._arrays import LOG2_E, TypedFunction, exp_, wide_dtype, widen
+from lossref._at_once import can_keep, give
 
-# Measured: 2^18 doubles keep two cores busy and in their caches; a GPU wants fewer launches.
-CHUNK_ELEMENTS = {"cpu": 2**18}
+# Measured: with 2^19 doubles a chunk's calls cost little beside its arithmetic, and it still is in
+# a cache; a GPU wants fewer launches.
+CHUNK_ELEMENTS = {"cpu": 2**19}
 CHUNK_ELEMENTS_ELSEWHERE = 2**25
+
+# Up to this maximum, m log2(e) in float64 has an error that no float32 e^(x - m) shows.
+MODERATE = 2.0**20
 
 
 def by_rows(kernel: Callable[..., Tensor], rows: Tensor, *others: Tensor) -> Tensor:
@@ -33,7 +38,7 @@ def each_by_rows(
     kernel: Callable[..., tuple[Tensor, ...]], rows: Tensor, *others: Tensor
 ) -> tuple[Tensor, ...]:
     """Apply a kernel to chunks of rows, and join each of the tensors that it returns."""
-    parts = list(_chunks(rows))
+    parts = list(chunks(rows))
     if len(parts) <= 1:
         return kernel(rows, *others)
     results: tuple[Tensor, ...] = ()
@@ -45,7 +50,7 @@ def each_by_rows(
     return results
 
 
-def _chunks(rows: Tensor) -> Iterator[tuple[Any, ...]]:
+def chunks(rows: Tensor) -> Iterator[tuple[Any, ...]]:
     """Index expressions that cut rows, and positions where one row has too many, into chunks."""
     budget = CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS_ELSEWHERE)
     count, classes, positions = *rows.shape[:2], math.prod(rows.shape[2:])
@@ -93,6 +98,10 @@ def exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
     distribution and becomes NaN.
     """
     top = widen(x.amax(1, keepdim=True))
+    if x.dtype == torch.float32 and bool((top.abs() <= MODERATE).all()):
+        e = x.to(top.dtype, copy=True)
+        # Not (x - m) log2(e), which takes one more pass.
+        return top, torch.add(top * -LOG2_E, e, alpha=LOG2_E, out=e).exp2_()
     return top, exponentials_below(x, top)
 
 
@@ -106,12 +115,10 @@ def exponentials_below(x: Tensor, top: Tensor) -> Tensor:
     shift = top.clamp(max=largest)
     if x.dtype != torch.float64:
         return exp_(clamped.sub_(shift), x.dtype)
-    difference = clamped - shift
-    # TwoDiff: for x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
-    virtual = difference - clamped
-    lost = (clamped - (difference - virtual)) - (shift + virtual)
+    # For x - m near -700 its rounding alone would cost 500 ULPs of the exponential.
+    difference, lost = two_diff(clamped, shift)
     result = difference.exp()
-    return result.addcmul_(result, lost.nan_to_num_(0.0, 0.0, 0.0))
+    return result.addcmul_(result, lost)
 
 
 def row_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -147,7 +154,7 @@ def log_excess(x: Tensor, e: Tensor) -> Tensor:
     largest = x.argmax(-1, keepdim=True)
     others = e.scatter(-1, largest, 0.0)
     # A row that is NaN throughout must stay so, also when it has one entry.
-    return row_sum(others, x.dtype).log1p() + e.gather(-1, largest).sub(1.0)
+    return row_sum(others, x.dtype).log1p() + e.gather(-1, largest).mul(0.0)
 
 
 def gaps(x: Tensor, top: Tensor) -> Tensor:
@@ -286,7 +293,8 @@ def index_gradient(
 ) -> Tensor:
     """The gradient of `index_losses` times g: e_j / Z, and -(sum of all others) / Z at y.
 
-    `p_y - 1` would lose every digit where the prediction is certain. Overwrites the exponentials.
+    `p_y - 1` would lose every digit where the prediction is certain. Overwrites the exponentials,
+    and leaves it to the caller to round.
     """
     e.scatter_(1, y, -others)
     z, g = others + e_y, g.unsqueeze(1)
@@ -294,9 +302,7 @@ def index_gradient(
         e.div_(z).mul_(g)
     else:
         e.mul_(g / z)
-    if not bool(keep.all()):
-        e.masked_fill_(~keep.unsqueeze(1), 0.0)
-    return e.to(dtype)
+    return e if bool(keep.all()) else e.masked_fill_(~keep.unsqueeze(1), 0.0)
 
 
 def index_kernel(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
@@ -310,7 +316,7 @@ def index_gradient_kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> Tens
     """The gradient of the cross-entropy with class indices, times g."""
     y = y.unsqueeze(1)
     e, others, e_y, _ = index_parts(x, y)
-    return index_gradient(e, others, e_y, y, keep, g, x.dtype)
+    return index_gradient(e, others, e_y, y, keep, g, x.dtype).to(x.dtype)
 
 
 def index_cross_entropy(
@@ -325,8 +331,7 @@ def index_cross_entropy(
     `expected` is what the rows of the final loss will get from `backward()`, if that is known,
     and `slope` the derivative of that loss by the cross-entropy, where it is another.
     """
-    wanted = torch.is_grad_enabled() and x.requires_grad and visible(x) is x
-    if expected is None or not wanted:
+    if expected is None or not can_keep((x,)):
         result: Tensor = IndexCrossEntropy.apply(x, y, keep)
     else:
         result = IndexCrossEntropyAtOnce.apply(x, y, keep, expected, slope)
@@ -349,45 +354,27 @@ class IndexCrossEntropyAtOnce(TypedFunction):
         expected: Tensor,
         slope: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
-        def kernel(x: Tensor, y: Tensor, keep: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            y = y.unsqueeze(1)
-            x_y = widen(x.gather(1, y))
-            e, others, e_y, top = index_parts(x, y)
-            losses = index_losses(x_y, others, e_y, top, keep)
+        losses, expected = torch.empty_like(expected), expected.clone()
+        gradient = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for part in chunks(x):
+            logits, at, kept, g = (tensor[part] for tensor in (x, y.unsqueeze(1), keep, expected))
+            e, others, e_y, top = index_parts(logits, at)
+            x_y = widen(logits.gather(1, at))
+            losses[part] = index_losses(x_y, others, e_y, top, kept)
             if slope is not None:
-                g = g * slope(losses)
-            return losses, g, index_gradient(e, others, e_y, y, keep, g, x.dtype)
-
-        losses, expected, gradient = each_by_rows(kernel, x, y, keep, expected)
-        ctx.save_for_backward(x, y, keep, expected, gradient)
+                g *= slope(losses[part])
+            gradient[part] = index_gradient(e, others, e_y, at, kept, g, x.dtype)
+        ctx.gradients = (gradient,)
+        ctx.save_for_backward(x, y, keep, expected)
         return losses
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, keep, expected, gradient = ctx.saved_tensors
-        factor = None if torch.is_grad_enabled() else foreseen(g, expected, x.dtype)
-        if factor is None:
-            gradient = IndexCrossEntropyGradient.apply(x, y, keep, g)
-        elif factor < 1.0:
-            gradient = gradient * factor
-        return gradient, None, None, None, None
-
-
-def foreseen(g: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:
-    """The power of two by which g is a multiple of what was expected, if it is one.
-
-    A rounded gradient can be multiplied by it without a second rounding. It must not exceed 1: a
-    gradient that underflowed must not be scaled up, as the loss scaling of float16 wants.
-    """
-    ratio = float(g.abs().amax() / expected.abs().amax()) if g.numel() else 0.0
-    if not 0.0 < ratio < 1.5:
-        return None
-    factor = 2.0 ** round(math.log2(ratio))
-    # One format up, a last place is nothing; in float64 it would be seen.
-    rtol = 0.0 if dtype == torch.float64 else 4.0 * torch.finfo(g.dtype).eps
-    expected = expected * factor
-    alike = torch.equal(g, expected) or torch.allclose(g, expected, rtol, 0.0, equal_nan=True)
-    return factor if alike else None
+        x, y, keep, expected = ctx.saved_tensors
+        gradients = give(ctx, g, expected, x.dtype)
+        if gradients is None:
+            gradients = (IndexCrossEntropyGradient.apply(x, y, keep, g),)
+        return *gradients, None, None, None, None
 
 
 class IndexCrossEntropy(RowFunction):
@@ -535,17 +522,34 @@ def softened_differences(
     """Teacher's p, student's q, and log p - log q, all one format up.
 
     The logits are subtracted before anything else: for nearly equal logits, a difference of two
-    log-probabilities would have lost what they differ by.
+    log-probabilities would have lost what they differ by. And all are measured from those of the
+    teacher's likeliest class: what all classes differ by would hide what they differ by more.
     """
-    b, a = widen(student) / temperature, widen(teacher) / temperature
-    p, q = Softmax.apply(a), Softmax.apply(b)
-    difference = (widen(teacher) - widen(student)) / temperature
+    teacher, student = widen(teacher), widen(student)
+    p, q = Softmax.apply(teacher / temperature), Softmax.apply(student / temperature)
+    likeliest = teacher.argmax(-1, keepdim=True)
+    origins = torch.stack([teacher.gather(-1, likeliest), student.gather(-1, likeliest)])
+    origin_a, origin_b = torch.where(origins.isfinite().all(0), origins, 0.0)
+    a, b = (teacher - origin_a) / temperature, (student - origin_b) / temperature
+    high, low = two_diff(teacher, student)
+    high_origin, low_origin = two_diff(origin_a, origin_b)
+    difference = ((high - high_origin) + (low - low_origin)) / temperature
     # -inf in both is a class that neither allows.
-    difference = torch.where(student == teacher, 0.0, difference)
+    difference = torch.where(
+        teacher == student, -(high_origin + low_origin) / temperature, difference
+    )
     close = difference.abs().amax(-1, keepdim=True) < 1.0
     near = torch.log1p((q * torch.expm1(torch.where(close, difference, 0.0))).sum(-1, keepdim=True))
     far = (LogSumExp.apply(a) - LogSumExp.apply(b)).unsqueeze(-1)
     return p, q, difference - torch.where(close, near, far)
+
+
+def two_diff(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The difference and its rounding error, 0 where there is none to recover."""
+    difference = a - b
+    virtual = difference - a
+    lost = (a - (difference - virtual)) - (b + virtual)
+    return difference, lost.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def excess_of_exp(x: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,10 +18,12 @@ from lossref._arrays import (
     takes_arrays,
     visible,
 )
+from lossref._at_once import Gradients, Total, can_keep, expected_factor
 from lossref._binary import check_binary
 from lossref._distances import all_distances, distances
 from lossref._embeddings import check_embeddings, check_labels, power_of_two, softplus
-from lossref._reduction import check_reduction, finish
+from lossref._reduction import check_reduction, divide, finish
+from lossref._rows import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 
 
 @takes_arrays
@@ -48,10 +53,6 @@ def contrastive_loss(
         The distance :math:`m` from which a dissimilar pair costs nothing, positive.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of pairs.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -130,10 +131,6 @@ def triplet_margin_loss(
         Take the nearer of the negative's distances from anchor and positive.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number N of triplets.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------
@@ -174,12 +171,64 @@ def triplet_margin_loss(
     if anchor.ndim not in (1, 2):
         raise ValueError(f"anchor must have shape (N, D) or (D,), but is {describe(anchor)}")
     pairs = ((0, 1), (0, 2), (1, 2)) if swap else ((0, 1), (0, 2))
-    near, *far = distances(pairs, anchor, positive, negative, p=p, eps=eps).unbind(-1)
-    farther = torch.minimum(*far) if swap else far[0]
-    losses = torch.relu(near - farther + margin)
+    arrays = [anchor, positive, negative]
+
+    def each(*arrays: Tensor) -> Tensor:
+        near, *far = distances(pairs, *arrays, p=p, eps=eps).unbind(-1)
+        farther = torch.minimum(*far) if swap else far[0]
+        return torch.relu(near - farther + margin)
+
+    plain = p == 2.0 and not swap and dtype != torch.float64
+    if plain and reduction != "none" and can_keep(arrays):
+        count = anchor.shape[:-1].numel() if denominator is None else denominator
+        total: Tensor = Total.apply(
+            partial(_triplets_at_once, margin, eps),
+            lambda *arrays: each(*arrays).sum(),
+            expected_factor(reduction, count),
+            *(torch.atleast_2d(x) for x in arrays),
+        )
+        total = total if reduction == "sum" else divide(total, count, nan_if_empty)
+        return total.to(dtype)
     return finish(
-        losses, reduction, dtype=dtype, denominator=denominator, nan_if_empty=nan_if_empty
+        each(*arrays),
+        reduction,
+        dtype=dtype,
+        denominator=denominator,
+        nan_if_empty=nan_if_empty,
     )
+
+
+def _triplets_at_once(
+    margin: float, eps: float, factor: float, wanted: Sequence[bool], *arrays: Tensor
+) -> tuple[Tensor, Gradients]:
+    """The sum of the losses and its gradients, by chunks of rows that share their memory."""
+    count, width = arrays[0].shape
+    budget = CHUNK_ELEMENTS.get(arrays[0].device.type, CHUNK_ELEMENTS_ELSEWHERE)
+    step = max(1, min(count, budget // max(1, width)))
+    room = arrays[0].new_empty((3, step, width), dtype=torch.float64)
+    gradients = [torch.empty_like(x) if w else None for x, w in zip(arrays, wanted, strict=True)]
+    total = room.new_zeros(())
+    for start in range(0, count, step):
+        rows = slice(start, start + step)
+        part = room[:, : min(step, count - start)]
+        for x, copy in zip(arrays, part, strict=True):
+            copy.copy_(x[rows])
+        ahead = part[1:].sub_(part[0])
+        if eps:
+            ahead.sub_(eps)
+        d = torch.linalg.vector_norm(ahead, dim=-1)
+        gap = d[0] - d[1] + margin
+        total += torch.relu(gap).sum()
+        pull = (~(gap <= 0.0)).double().mul_(factor)
+        pulls = torch.stack([pull, -pull]).div_(d).masked_fill_(d == 0.0, 0.0)
+        near, far = ahead.mul_(pulls.unsqueeze(-1))
+        slopes = (torch.add(near, far, out=part[0]), near, far)
+        for gradient, value in zip(gradients, slopes, strict=True):
+            if gradient is not None:
+                gradient[rows] = value
+    if gradients[0] is not None:
+        gradients[0].neg_()
+    return total, gradients
 
 
 @takes_arrays
@@ -209,10 +258,6 @@ def batch_hard_triplet_loss(
         paper's soft margin.
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of anchors that have both a positive and a negative.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

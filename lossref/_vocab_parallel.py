@@ -65,10 +65,6 @@ def vocab_parallel_cross_entropy(
         :math:`\varepsilon` in [0, 1].
     reduction : {"none", "mean", "sum"}
         The mean divides by the number of targets that are kept.
-    denominator : number or 0-d array, optional
-        What the mean divides by instead.
-    nan_if_empty : bool
-        A mean over nothing is 0 with zero gradient; True makes it NaN, as PyTorch has it.
 
     Returns
     -------

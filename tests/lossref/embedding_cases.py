@@ -1,7 +1,9 @@
 """Every loss over embeddings: its textbook formula in exact arithmetic, and how it is called."""
 
+import inspect
+
 import torch
-from loss_oracle import mp, mpf
+from loss_oracle import mp, mpf, ulp
 
 import lossref
 
@@ -137,6 +139,42 @@ def slopes(formula, numbers, which, entries=None):
     if entries is not None:
         return [slope(i, k) for i, k in entries]
     return [[slope(i, k) for k in range(len(row))] for i, row in enumerate(numbers[which])]
+
+
+def scale_of(loss, options):
+    """What multiplies a loss's cosines, or None for a loss of distances."""
+    parameters = inspect.signature(loss).parameters
+    given = {name: options.get(name, p.default) for name, p in parameters.items()}
+    if "temperature" in given:
+        return 1 / mpf(given["temperature"])
+    return given.get("scale") or given.get("logit_scale")
+
+
+def float64_bound(loss, options, numbers, values):
+    """What the docstring of a loss grants a float64 value: a floor for each, and ULPs of it."""
+    width, scale = len(numbers[0][0]), scale_of(loss, options)
+    if loss is lossref.siglip_loss:
+        units = len(numbers[0]) * (width + 4) * mpf(2) ** -53 * scale / ulp(scale, torch.float64)
+        return [mpf(scale)] * len(values), float(units + 4)
+    if scale is not None:
+        return [mpf(scale)] * len(values), 8
+    if loss is lossref.pairwise_distance:
+        return None, width / 2 + 3
+    points = [point for array in numbers for point in array]
+    farthest = max(apart(a, b) for a in points for b in points)
+    margin = mpf(options.get("margin") or 1)
+    if loss is lossref.contrastive_loss:
+        return [max(value, margin**2) for value in values], width + 4
+    return [max(farthest, margin)] * len(values), width + 4
+
+
+def gradient_bound(loss, options, numbers, largest):
+    """What it grants a float64 gradient whose largest slope is given: a floor, and ULPs of it."""
+    scale = scale_of(loss, options)
+    if scale is None:
+        return largest, len(numbers[0][0]) + 4
+    shortest = min(length(point) for array in numbers for point in array)
+    return max(largest, scale / shortest), float(8 + scale / 2)
 
 
 LABELS = [0, 1, 0, 1, 2]

@@ -90,15 +90,17 @@ def elementwise_question(case, dtype, generator):
 
 
 def embedding_question(case, dtype, generator):
-    """Bounds are taken against each row's largest slope, since slopes cross zero."""
+    """The bounds of the docstrings, in float64 by the loss's largest terms and slopes."""
     loss, count, args, options, formula = case
     arrays = [torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(count)]
     arrays = [x.to(dtype) for x in arrays]
     numbers = [exact(x) for x in arrays]
     slopes = [embedding_cases.slopes(formula, numbers, which) for which in range(count)]
-    scale = 100 / options.get("temperature", 1)
     values = formula(*numbers)
     none = {} if loss is lossref.pairwise_distance else {"reduction": "none"}
+    floor, value_bound = embedding_cases.float64_bound(loss, options, numbers, values)
+    largest = max(abs(s) for slope in slopes for row in slope for s in row)
+    size, gradient_bound = embedding_cases.gradient_bound(loss, options, numbers, largest)
     return Question(
         loss,
         arrays,
@@ -106,9 +108,9 @@ def embedding_question(case, dtype, generator):
         slopes,
         constants=args,
         options={**options, **none},
-        floor=[max(abs(v), mpf(1)) for v in values],
-        gradient_floors=[[[max(map(abs, row))] * len(row) for row in slope] for slope in slopes],
-        bounds=(scale, scale),
+        floor=floor if dtype == torch.float64 else None,
+        gradient_floors=[[[size] * len(row) for row in slope] for slope in slopes],
+        bounds=(value_bound, gradient_bound),
     )
 
 
@@ -211,21 +213,23 @@ def kl_question(dtype, generator):
 
 
 TEMPERATURE = 4.0
-# float64: a relative error of 10^-13, in ULPs
-DISTILLED = 1e-13 / torch.finfo(torch.float64).eps * 2
 
 
 def distillation_question(dtype, generator):
     teacher = (torch.randn(8, CLASSES, generator=generator) * 4).to(dtype)
     apart = torch.tensor([0.0, 1e-3, 1e-2, 1.0, 1.0, 5.0, 20.0, 20.0])[:, None]
-    student = teacher.double() + torch.randn(8, CLASSES, generator=generator) * apart
+    # What is added to a whole row is to change nothing.
+    shift = torch.tensor([0.0, 2.5, -11.0, 0.0, 25.0, 0.0, -3.0, 0.0])[:, None]
+    student = teacher.double() + torch.randn(8, CLASSES, generator=generator) * apart + shift
     student = student.to(dtype)
+    size = max(x.abs().max().item() for x in (student, teacher)) / TEMPERATURE
     pairs = list(zip(exact(student), exact(teacher), strict=True))
     answers = [oracle.distillation(*pair, TEMPERATURE) for pair in pairs]
 
     def floor(student, teacher, slopes):
         p = oracle.softmax([x / mpf(TEMPERATURE) for x in teacher])
-        gap = max(abs(a - b) for a, b in zip(student, teacher, strict=True))
+        q = oracle.softmax([x / mpf(TEMPERATURE) for x in student])
+        gap = max(abs(mp.log(a / b)) for a, b in zip(p, q, strict=True))
         return [max(abs(s), TEMPERATURE * a * gap) for s, a in zip(slopes, p, strict=True)]
 
     return Question(
@@ -238,19 +242,26 @@ def distillation_question(dtype, generator):
         gradient_floors=[
             [floor(*pair, slopes) for pair, (_, slopes) in zip(pairs, answers, strict=True)]
         ],
-        bounds=(DISTILLED, DISTILLED),
+        bounds=(32 + size, 8 + size),
     )
 
 
 def generalized_question(dtype, generator):
     q = 0.7
-    # the gradient's bound grows with the loss: 6 + 2 q l, and l is at most 2e4 here
+
+    def floors(row, y):
+        # The gradient's bound grows with the loss: 6 + 2 q l.
+        value, gradient = oracle.generalized_cross_entropy(row, y, q)
+        more = 1 + 2 * mpf(q) * of_index(row, y)[0] / 6
+        return value, [abs(g) * more for g in gradient]
+
     return row_question(
         lossref.generalized_cross_entropy,
         dtype,
         generator,
         lambda row, y: oracle.generalized_cross_entropy(row, y, q),
-        (6, 6 + 2 * q * 800),
+        (6, 6),
+        floors,
         q=q,
     )
 

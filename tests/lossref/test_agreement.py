@@ -218,7 +218,7 @@ def test_triplet_margin_loss(shape, generator):
     for options in combinations(
         reduction=REDUCTIONS,
         margin=(0.5, 2.0),
-        p=(1.0, 2.0, 3.0),
+        p=(1.0, 2.0, 3.0, torch.inf),
         eps=(0.0, 1e-6),
         swap=(False, True),
     ):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from embedding_cases import CASES
 from loss_checks import refused, value_and_gradient
-from loss_oracle import FLOATS, exact, mp, mpf, ulp, worst
+from loss_oracle import FLOATS, exact, mp, mpf, one_format_up, worst
 
 import lossref
 
@@ -35,50 +35,21 @@ def test_value_and_gradient_hold_their_bounds(name, dtype, place, generator):
     assert got.dtype == dtype
     numbers = [exact(x) for x in arrays]
     expected = oracle(*numbers)
-    if dtype == torch.float64:
-        for value, true in zip(got.tolist(), expected, strict=True):
-            assert abs(mpf(value) - true) <= float64_bound(loss, options, numbers, true)
+    in_float64 = dtype == torch.float64
+    floor, bound = embedding_cases.float64_bound(loss, options, numbers, expected)
+    if in_float64:
+        assert worst(got, expected, floor=floor) <= bound
     else:
         assert worst(got, expected) <= 1
+    largest = max(mpf(g.abs().max().item()) for g in gradients)
+    size, bound = embedding_cases.gradient_bound(loss, options, numbers, largest)
+    bound = bound if in_float64 else 1
     for which, gradient in enumerate(gradients):
         entries = [(0, 0), (1, 2), (4, 1)]
         slopes = embedding_cases.slopes(oracle, numbers, which, entries)
         some = torch.stack([gradient[i, k] for i, k in entries])
-        if dtype == torch.float64:
-            largest = max(mpf(g.abs().max().item()) for g in gradients)
-            bound = (mpf(WIDTH) + 4) * max(2 * (scale_of(loss, options) or 0), 1)
-            for value, true in zip(some.tolist(), slopes, strict=True):
-                assert abs(mpf(value) - true) <= bound * ulp(largest, dtype)
-        else:
-            floor = mpf(2) ** {torch.float32: -22}.get(dtype, -14)
-            assert worst(some, slopes, floor=[floor] * len(entries)) <= 1
-
-
-WIDTH = 3
-
-
-def scale_of(loss, options):
-    """What multiplies a loss's cosines, or None for a loss of distances."""
-    parameters = inspect.signature(loss).parameters
-    given = {name: options.get(name, p.default) for name, p in parameters.items()}
-    if "temperature" in given:
-        return 1 / mpf(given["temperature"])
-    return given.get("scale") or given.get("logit_scale")
-
-
-def float64_bound(loss, options, numbers, true):
-    """The absolute error that the docstring of a loss grants a float64 value."""
-    scale = scale_of(loss, options)
-    if scale is not None:
-        similarities = len(numbers[0]) if loss is lossref.siglip_loss else 2
-        return similarities * (WIDTH + 4) * mpf(2) ** -53 * scale + 4 * ulp(true, torch.float64)
-    if loss is lossref.pairwise_distance:
-        return (mpf(WIDTH) / 2 + 3) * ulp(true, torch.float64)
-    points = [point for array in numbers for point in array]
-    farthest = max(embedding_cases.apart(a, b) for a in points for b in points)
-    margin = mpf(options.get("margin") or 1)
-    terms = (true, margin**2) if loss is lossref.contrastive_loss else (farthest, margin)
-    return (WIDTH + 4) * ulp(max(terms), torch.float64)
+        floors = one_format_up([size] * len(entries), dtype)
+        assert worst(some, slopes, floor=floors) <= bound
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -177,19 +148,6 @@ def test_near_points_far_from_the_origin_keep_their_distance():
     assert lossref.pairwise_distance(x)[0, 1] == 2**-10
 
 
-@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
-@pytest.mark.parametrize("swap", [False, True])
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_triplets_agree_with_pytorch_when_given_its_eps(p, swap, reduction, generator):
-    a, b, c = torch.randn(3, 6, 4, generator=generator, dtype=torch.float64)
-    options = {"p": p, "swap": swap, "reduction": reduction, "eps": 1e-6, "margin": 1.5}
-    got = value_and_gradient(lossref.triplet_margin_loss, a, b, c, **options)
-    expected = value_and_gradient(F.triplet_margin_loss, a, b, c, **options)
-    torch.testing.assert_close(got, expected)
-    near = lossref.pairwise_distance(a, b, p=p, eps=1e-6, keepdim=True)
-    torch.testing.assert_close(near, F.pairwise_distance(a, b, p=p, eps=1e-6, keepdim=True))
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
 def test_identical_points_have_finite_gradients(p, dtype):
@@ -235,7 +193,7 @@ def test_distances_of_coordinates_whose_powers_leave_float64(power, p, generator
 @pytest.mark.parametrize("power", [600, -600])
 def test_the_length_of_an_embedding_changes_no_cosine(name, power, generator):
     loss, arrays, args, options, _ = arrange(name, torch.float64, generator)
-    if scale_of(loss, options) is not None:
+    if embedding_cases.scale_of(loss, options) is not None:
         scaled = [x * 2.0**power for x in arrays]
         assert torch.equal(loss(*scaled, *args, **options), loss(*arrays, *args, **options))
 

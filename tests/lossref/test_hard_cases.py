@@ -92,6 +92,19 @@ def test_a_column_of_targets_and_wrong_names_are_refused(loss):
     refused(TypeError, r"target must hold integer class indices", loss, x, y.bool())
 
 
+@pytest.mark.parametrize("exponent", [15, 19, 20, 21, 25, 29, 30, 31, 100])
+def test_huge_logits_that_are_neighbours(exponent, generator):
+    top = 2.0**exponent * (1 + torch.rand(50, 1, generator=generator))
+    x = (top.double() - torch.tensor([0.0, 1.0, 17.0, 64.0])).float()
+    _, gradient = value_and_gradient(lossref.logsumexp, x)
+    exact = torch.softmax(x.double(), 1)
+    torch.testing.assert_close(gradient.double(), exact, rtol=2**-23, atol=1e-45)
+    shares = lossref.softmax(x)
+    torch.testing.assert_close(shares.double(), exact, rtol=2**-23, atol=1e-45)
+    losses = lossref.log_softmax(x)
+    torch.testing.assert_close(losses.double(), exact.log(), rtol=2**-23, atol=2**-40)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_focal_losses_at_probabilities_of_exactly_0_and_1(gamma, dtype):
@@ -131,8 +144,57 @@ def test_float16_sums_over_65504_leave_the_mean_finite(name):
 
 
 def test_nearly_equal_distributions_keep_a_relative_accuracy():
-    step = 2.0**-12
-    student = torch.tensor([[0.0, step]])
-    got = lossref.distillation_loss(student, torch.zeros(1, 2))
+    step = 1e-9
+    student = torch.tensor([[0.0, step]], dtype=torch.float64)
+    teacher = torch.zeros(1, 2, dtype=torch.float64)
+    got, gradient = value_and_gradient(lossref.distillation_loss, student, teacher)
     # KL of softmax([0, s]) from the uniform distribution is log cosh(s / 2) = s² / 8 - s⁴ / 192
-    assert got == torch.tensor(step**2 / 8 - step**4 / 192)
+    assert math.isclose(got.item(), step**2 / 8, rel_tol=1e-15)
+    # ... and its gradient tanh(s / 2) / 2 = s / 4 - s³ / 48
+    assert gradient.tolist() == [[pytest.approx(x, rel=2e-15) for x in (-step / 4, step / 4)]]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_what_is_added_to_all_logits_changes_no_divergence(temperature, generator):
+    teacher = torch.randn(8, 4, generator=generator, dtype=torch.float64).float().double()
+    student = (teacher + torch.randn(8, 4, generator=generator) * 2.0**-20).float().double()
+    loss = functools.partial(lossref.distillation_loss, temperature=temperature, reduction="none")
+    expected = value_and_gradient(loss, student, teacher)
+    for shift in (1.0, -3.5, 64.0):
+        got = value_and_gradient(loss, student + shift, teacher)
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)
+
+
+A_BATCH = torch.linspace(-2.0, 3.0, 24).reshape(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+AT_ONCE = {
+    "cross_entropy": (lossref.cross_entropy, 1, A_BATCH),
+    "focal": (lossref.focal_loss, 1, A_BATCH),
+    "bce": (lossref.binary_cross_entropy_with_logits, 1, (A_BATCH[0], A_BATCH[0].ge(0.5).float())),
+    "mse": (lossref.mse_loss, 1, (A_BATCH[0], A_BATCH[0].cos())),
+    "triplet": (lossref.triplet_margin_loss, 3, [A_BATCH[0].mul(k).sin() for k in (1, 2, 3)]),
+    "arcface": (lossref.arcface_loss, 2, (A_BATCH[0], torch.eye(4), A_BATCH[1])),
+    "info_nce": (lossref.info_nce_loss, 2, (A_BATCH[0], A_BATCH[0].cos())),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_gradient_kept_from_the_forward_pass_is_right_every_time(name):
+    loss, count, arrays = AT_ONCE[name]
+    leaves = [x.clone().requires_grad_() for x in arrays[:count]]
+    each = loss(*leaves, *arrays[count:], reduction="none")
+    expected = torch.autograd.grad(each.sum() / len(each.flatten()), leaves)
+    total = loss(*leaves, *arrays[count:])
+    # Several times through one graph, changing in place what it gave, as optimizers do.
+    first = torch.autograd.grad(total, leaves, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.mul_(3.0)
+    again = torch.autograd.grad(total, leaves, retain_graph=True)
+    scaled = torch.autograd.grad(loss(*leaves, *arrays[count:]) * 0.7, leaves)
+    for want, *got, part in zip(expected, kept, again, scaled, strict=True):
+        for gradient in (*got, part / 0.7):
+            torch.testing.assert_close(gradient, want, rtol=5e-7, atol=1e-8)
+    frozen = [leaves[0], *(x.detach() for x in leaves[1:])]
+    (alone,) = torch.autograd.grad(loss(*frozen, *arrays[count:]), frozen[0])
+    torch.testing.assert_close(alone, expected[0], rtol=5e-7, atol=1e-8)

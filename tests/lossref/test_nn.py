@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import nn_stub
+import numpy as np
 import pytest
 import torch
 
@@ -115,6 +116,13 @@ def test_weights_are_buffers_and_move_with_the_module(generator):
     x, y = torch.randn(4, 3, generator=generator).double(), torch.tensor([0, 1, 2, 1])
     expected = lossref.cross_entropy(x, y, weight=weight.double(), label_smoothing=0.1)
     assert loss(x, y) == expected
+
+
+def test_options_given_as_numpy_arrays_are_buffers_of_their_own():
+    weight = np.ones(3, dtype=np.float32)
+    loss = nn.CrossEntropyLoss(weight=weight)
+    weight[:] = 5.0
+    assert torch.equal(loss.state_dict()["weight"], torch.ones(3))
 
 
 def test_a_batch_brings_its_own_mask_and_denominator(generator):

@@ -1,12 +1,13 @@
 """Wide sweeps of the accuracy contract: `make test-slow` runs them."""
 
 import loss_oracle as oracle
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_checks import value_and_gradient
-from loss_oracle import FLOATS, exact, mp, one_hot, worst
+from loss_oracle import FLOATS, exact, mp, mpf, one_hot, worst
 from questions import QUESTIONS, ask
 
 import lossref
@@ -89,3 +90,39 @@ def test_every_loss_holds_its_bounds_for_many_seeds(name, dtype):
         values, gradients = question.answer()
         assert question.value_error(values) <= question.bound(0), seed
         assert question.gradient_error(gradients) <= question.bound(1), seed
+
+
+def info_nce_by_hand(q, k, tau):
+    """The losses and the gradients of their sum, from object arrays of exact numbers."""
+    exp, log1p, sqrt = (np.vectorize(f, otypes=[object]) for f in (mp.exp, mp.log1p, mp.sqrt))
+    lengths = [sqrt((x * x).sum(1, keepdims=True)) for x in (q, k)]
+    z, w = (x / length for x, length in zip((q, k), lengths, strict=True))
+    e = exp(z @ w.T / tau)
+    own, others = np.diag(e), e.sum(1) - np.diag(e)
+    slopes = e / e.sum(1, keepdims=True) / tau
+    np.fill_diagonal(slopes, -others / e.sum(1) / tau)
+    pairs = zip((z, w), (slopes @ w, slopes.T @ z), lengths, strict=True)
+    gradients = [(g - x * (x * g).sum(1, keepdims=True)) / length for x, g, length in pairs]
+    return log1p(others / own), gradients
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.07, 0.01])
+@pytest.mark.parametrize("width", [2, 16, 128])
+@pytest.mark.parametrize("near", [None, 1.0, -1.0], ids=["apart", "parallel", "opposite"])
+def test_contrasts_of_every_width_and_temperature(near, width, temperature, generator):
+    for count in (2, 7):
+        size = (count, width)
+        q, k = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(2))
+        k = k if near is None else near * q + 0.05 * k
+        leaves = [q.requires_grad_(), k.requires_grad_()]
+        got = lossref.info_nce_loss(*leaves, temperature=temperature, reduction="none")
+        gradients = torch.autograd.grad(got.sum(), leaves)
+        numbers = [np.array(exact(x), dtype=object) for x in leaves]
+        values, slopes = info_nce_by_hand(*numbers, mpf(temperature))
+        scale = 1 / mpf(temperature)
+        assert worst(got, list(values), floor=[scale] * count) <= 8
+        shortest = min(x.detach().norm(dim=1).min().item() for x in leaves)
+        largest = max(abs(s) for slope in slopes for s in slope.flat)
+        floor = [max(largest, scale / shortest)] * (count * width)
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            assert worst(gradient, list(slope.flat), floor=floor) <= 8 + scale / 2
