@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -55,9 +56,15 @@ def takes_arrays(function: Callable[P, R]) -> Callable[P, R]:
         return converted
 
     wrapper.__doc__ = with_shared_parameters(function)
-    # The kernels choose their path by value, which a graph compiler cannot follow. This form of
-    # torch.compiler.disable loads the compiler at the first call, which halves the import time.
-    eager: Callable[P, R] = _disable_dynamo(wrapper)
+    # The kernels choose their path by value, which a graph compiler cannot follow.
+    outside_graphs: Callable[P, R] = _disable_dynamo(wrapper)
+
+    @functools.wraps(wrapper)
+    def eager(*args: P.args, **kwargs: P.kwargs) -> R:
+        # loads the compiler, for longer than torch itself takes; where it is not loaded, none looks
+        call = outside_graphs if "torch._dynamo" in sys.modules else wrapper
+        return call(*args, **kwargs)
+
     return eager
 
 

@@ -107,6 +107,19 @@ def test_import_lossref_brings_the_modules_when_they_are_asked_for():
         _ = lossref.mm
 
 
+def test_a_loss_does_not_load_the_compiler_and_keeps_out_of_it_when_it_is_loaded():
+    code = (
+        "import sys, torch, lossref; x, y = torch.tensor([[20.0, 0.0]]), torch.tensor([0]); "
+        "value = lossref.cross_entropy(x, y); assert 'torch._dynamo' not in sys.modules; "
+        "twice = torch.compile(lambda x: 2 * lossref.cross_entropy(x, y), backend='eager'); "
+        "assert twice(x) == 2 * value; assert 'torch._dynamo' in sys.modules; "
+        "explained = torch._dynamo.explain(lambda x: lossref.cross_entropy(x, y))(x); "
+        "print(explained.graph_count)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
 def test_weights_are_buffers_and_move_with_the_module(generator):
     weight = torch.rand(3, generator=generator)
     loss = nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1)
