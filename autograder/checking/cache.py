@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 MAX_BYTES = 64 * 2**20
-# what a result takes besides its numbers
-OVERHEAD = 1_000
+# what a result takes besides its numbers, as the memory of a worker over a class shows
+OVERHEAD = 8_000
 
 
 class ResultCache:

@@ -19,8 +19,7 @@ from autograder.checking.student import ProcessCaller, RecordedCall, Reply
 from autograder.child import protocol
 from autograder.verdict import Judgement
 
-MAX_BYTES = 256 * 2**20
-_known = ResultCache(MAX_BYTES)
+_known = ResultCache()
 _unrepeatable: set[Hashable] = set()
 
 
