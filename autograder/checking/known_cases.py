@@ -10,13 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
 
 from autograder.checking.cache import ResultCache
 from autograder.checking.student import ProcessCaller, RecordedCall, Reply
-from autograder.child import protocol
 from autograder.verdict import Judgement
 
 _known = ResultCache()
@@ -53,35 +49,27 @@ class Decided:
 
 
 @dataclass
-class ReplayingCaller:
+class ReplayingCaller(ProcessCaller):
     """Gives a case the replies that are there already, then asks the student's process."""
 
     caller: ProcessCaller
     given: Sequence[Exchange]
     made: list[Exchange] = field(default_factory=list)
 
-    def __call__(
-        self,
-        function: str,
-        arguments: Sequence[Any],
-        *,
-        gradient_of: Sequence[int] = (),
-        cotangent: torch.Tensor | None = None,
-        directions: Sequence[torch.Tensor] = (),
-    ) -> Reply:
-        """Call a function; raise as the student's process does."""
-        request = protocol.encode(
-            [function, list(arguments), list(gradient_of), cotangent, list(directions)]
-        )
+    def exchange(self, function: str, request: bytes) -> bytes:
+        """Return the reply to a request, asked for before or now."""
         if len(self.made) < len(self.given):
             exchange = self.given[len(self.made)]
             if exchange.request != request:
                 raise UnrepeatableCaseError
         else:
-            reply = self.caller.exchange(function, request)
-            exchange = Exchange(function, request, reply)
+            exchange = Exchange(function, request, self.caller.exchange(function, request))
         self.made.append(exchange)
-        return self.caller.understand(function, exchange.reply)
+        return exchange.reply
+
+    def understand(self, function: str, reply: bytes) -> Reply:
+        """Read a reply as the student's process would have it read."""
+        return self.caller.understand(function, reply)
 
     def is_repeatable(self) -> bool:
         """Tell whether the case made all the calls that it had made before."""
