@@ -15,6 +15,7 @@ The docstring's first line is what the student reads. A check earns its points w
 parametrised cases pass. `student` is an
 `autograder.checking.student.Student`; `device` runs over the
 devices of this machine; `generator` is seeded with the secret class seed and the test's name.
+A check must depend on them and on the replies alone: it is not run again for the same replies.
 
 By hand: `pytest tests/hidden/cross_entropy --submission NOTEBOOK`; without `--submission` the
 instructor's solution is checked.
