@@ -336,9 +336,11 @@ class StudentProcess:
     def close(self) -> None:
         """End every process of the submission."""
         # killed before their connections close: they would wake up only to end themselves
-        self.warm.end_submission()
-        for peer in (self.peer, *self.snapshots.values()):
-            peer.close()
+        try:
+            self.warm.end_submission()
+        finally:
+            for peer in (self.peer, *self.snapshots.values()):
+                peer.close()
 
 
 @dataclass(frozen=True)

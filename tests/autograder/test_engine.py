@@ -350,3 +350,22 @@ def test_the_warm_process_is_started_again_when_it_has_died(toy, toy_notebook):
     process.wait()
     _, cell = grade(toy, toy_notebook(RIGHT))
     assert cell.earned == 3
+
+
+def test_connections_are_closed_though_the_submission_cannot_be_ended(
+    toy, toy_notebook, monkeypatch
+):
+    run = NotebookRun(toy_notebook(RIGHT), toy, limits=QUICK)
+    run.run_cells()
+    peers = [run.process.peer, *run.process.snapshots.values()]
+    end = run.process.warm.end_submission
+
+    def fail():
+        end()
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr(run.process.warm, "end_submission", fail)
+    with pytest.raises(RuntimeError, match="no answer"):
+        run.close()
+    assert {peer.connection.fileno() for peer in peers} == {-1}
+    assert len(peers) == 2
