@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -33,6 +33,7 @@ class NotAllowed:
 
 
 NOTHING = NotAllowed()
+NamingNode = ast.Import | ast.ImportFrom | ast.Attribute | ast.Name
 
 
 def read_not_allowed(assignment: Assignment | None) -> NotAllowed:
@@ -65,6 +66,16 @@ def uses(notebook: NotebookNode, names: Iterable[str]) -> list[str]:
     return sentences
 
 
+@lru_cache(maxsize=100)
+def _naming_nodes(source: str) -> tuple[NamingNode, ...]:
+    """Return what a cell names things with; most cells are the same in many submissions."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    return tuple(node for node in ast.walk(tree) if isinstance(node, NamingNode))
+
+
 class _Reader:
     """Follows imports from cell to cell and finds the names that code refers to."""
 
@@ -77,16 +88,12 @@ class _Reader:
 
     def read(self, source: str) -> Iterator[str]:
         """Yield the names that a cell uses; a cell that is not Python has none."""
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return
-        for node in ast.walk(tree):
+        for node in _naming_nodes(source):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from self._import(node)
             elif isinstance(node, ast.Attribute):
                 yield from self._attribute(node)
-            elif isinstance(node, ast.Name):
+            else:
                 yield from self._named(self.aliases.get(node.id, ""))
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:

@@ -28,8 +28,7 @@ ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
-    # memory in large pages: a process of a few hundred MiB then forks and ends 4 times faster
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    # one heap for all, which `child/libraries.py` packs and has in large pages
     "PYTHONMALLOC": "malloc",
 }
 END_SECONDS = 10

@@ -60,6 +60,8 @@ IMPORTED = r"(?m)^\s*(?:import|from)\s+{}\b"
 OFTEN_USED = {
     "pandas": IMPORTED.format("pandas"),
     "sklearn.datasets": IMPORTED.format("sklearn"),
+    # what the first optimizer imports
+    "torch._dynamo": r"\boptim\b|\btorch\.compile\b",
     "torch.testing": r"\bassert_close\b",
 }
 

@@ -182,7 +182,8 @@ class CellCompiler(CachingCompiler):  # type: ignore[misc]
         """Keep a cell's source; return its name."""
         name: str = super().cache(transformed_code, number, raw_code)
         # what is known not to be a module's file is not looked for in two thousand modules
-        inspect.modulesbyfile.setdefault(name, name)
+        for file in (name, os.path.abspath(name)):  # noqa: PTH100 - as inspect spells it
+            inspect.modulesbyfile.setdefault(file, name)
         return name
 
 

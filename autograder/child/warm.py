@@ -18,7 +18,14 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
-from .libraries import fill_holes, load_libraries, load_modules, spare_forks
+from .forking import fork
+from .libraries import (
+    fill_holes,
+    forget_methods,
+    load_libraries,
+    load_modules,
+    use_large_pages,
+)
 from .memory import end_what_holds_too_much
 from .process_tree import end_descendants
 from .shell import NotebookShell
@@ -27,7 +34,7 @@ PR_SET_CHILD_SUBREAPER = 36
 WATCH_SECONDS = 0.05
 WATCH_SHARE = 0.1
 # how the warm process itself was started; what a student starts shall not inherit it
-OWN_ENVIRONMENT = ("GLIBC_TUNABLES", "PYTHONMALLOC")
+OWN_ENVIRONMENT = ("PYTHONMALLOC",)
 WITHHELD = ("lossref", "autograder", "tests")
 
 
@@ -82,10 +89,11 @@ def main(descriptor: int) -> None:
     load_modules(modules)
     not_allowed.withdraw(names, operators)
     _become_reaper()
-    spare_forks()
+    forget_methods(shell)
     gc.collect()
     gc.freeze()
     fill_holes()
+    use_large_pages()
     protocol.send(trusted, ["ready"])
     memory_limit = ended_for_memory = 0
     while True:
@@ -140,7 +148,7 @@ def fork_submission(
     trusted: socket.socket, descriptor: int, shell: NotebookShell, setting: Setting
 ) -> None:
     """Fork the process of one submission; it says on its own connection that it is ready."""
-    if os.fork() == 0:
+    if fork() == 0:
         trusted.close()
         connection = socket.socket(fileno=descriptor)
         try:
@@ -161,7 +169,7 @@ def _confine(setting: Setting) -> None:
     os.setsid()
     if setting.confined:
         confinement.enter_namespaces(setting.without, own_user=not setting.uid)
-        if os.fork() != 0:
+        if fork() != 0:
             _wait_for_all()
         confinement.end_with_parent()
         # the first process of a namespace is deaf to its own signals, so the notebook is the second

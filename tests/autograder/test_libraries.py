@@ -103,6 +103,58 @@ def test_a_traceback_shows_the_lines_of_the_cell():
     assert "return" in "\n".join(output["traceback"])
 
 
+LOOKED_AT = """
+import types
+from autograder.child.shell import run_cell
+
+seen = []
+
+class Noted(types.ModuleType):
+    __file__ = property(lambda self: seen.append(1) or "noted.py")
+
+sys.modules["noted"] = Noted("noted")
+output = run_cell(shell, "def f(x):\\n    return 1 / x\\n\\nf(0)")[0]
+answer = [output["ename"], len(seen)]
+"""
+
+
+def test_a_traceback_is_made_without_a_look_at_every_module():
+    assert answer_of(LOOKED_AT) == ["ZeroDivisionError", 0]
+
+
+LEXERS = """
+from pygments.lexer import RegexLexer, RegexLexerMeta
+from pygments.token import Text
+
+class Parent(RegexLexer):
+    tokens = {"root": [("a", Text)]}
+
+class Same(Parent):
+    def get_tokens(self, text):
+        return list(super().get_tokens(text))
+
+class Own(Parent):
+    tokens = {"root": [("b", Text.Own)]}
+
+class OtherFlags(Parent):
+    flags = 2
+
+Parent()
+answer = [
+    Same()._tokens is Parent._tokens,
+    [str(kind) for kind, _ in Own().get_tokens("b")],
+    [str(kind) for kind, _ in OtherFlags().get_tokens("A")],
+]
+"""
+
+
+def test_only_lexers_without_rules_of_their_own_share_those_of_another():
+    same, own, other_flags = answer_of(LEXERS)
+    assert same
+    assert own[0] == "Token.Text.Own"
+    assert other_flags[0] == "Token.Text"
+
+
 FREE = """
 class Information(libraries._MallocInformation):
     pass
@@ -126,26 +178,21 @@ def test_the_holes_between_objects_are_filled():
     assert after < before / 10
 
 
-FORKS = """
-import logging
-from matplotlib import font_manager
+CACHED = """
+class Own:
+    pass
 
-logging.getLogger("own").addHandler(logging.NullHandler())
-made_anew = len(logging._at_fork_reinit_lock_weakset)
-font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-fonts = font_manager._get_font.cache_info().currsize
-libraries.spare_forks()
-answer = [
-    made_anew, fonts, len(logging._at_fork_reinit_lock_weakset),
-    font_manager._get_font.cache_info().currsize,
-]
+name = "".join(["looked", "_up"])
+getattr(Own(), name, None)
+before = sys.getrefcount(name)
+libraries.forget_methods(shell)
+answer = [before, sys.getrefcount(name)]
 """
 
 
-def test_libraries_have_nothing_to_do_in_a_fork():
-    *before, locks, fonts = answer_of(FORKS)
-    assert min(before) > 0
-    assert (locks, fonts) == (0, 0)
+def test_the_cache_of_methods_holds_no_name_that_a_fork_would_write_to():
+    before, after = answer_of(CACHED)
+    assert after == before - 1
 
 
 def test_gradients_need_no_symbolic_mathematics():
