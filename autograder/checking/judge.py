@@ -2,194 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-import pytest
-import torch
 
 from autograder.assignment import Assignment, BrokenCheckError
 from autograder.bank import Bank, Misconception, load_bank
 from autograder.checking.cache import ResultCache
-from autograder.checking.collected import (
-    CollectedCheck,
-    CollectedChecks,
-    collected_checks,
-)
+from autograder.checking.cell_judge import CellJudge
+from autograder.checking.collected import collected_checks
 from autograder.checking.compare import (
     Tolerance,
     compare_gradients,
     compare_inputs,
     compare_values,
 )
-from autograder.checking.failure import CheckFailedError, StudentStoppedError
-from autograder.checking.known_cases import (
-    Decided,
-    ReplayingCaller,
-    follow,
-    never_remember,
-    remember,
-)
-from autograder.checking.student import (
-    ById,
-    Caller,
-    DirectCaller,
-    ProcessCaller,
-    RecordedCall,
-    Reply,
-    Student,
-)
-from autograder.verdict import CellVerdict, CheckResult, Finding, Judgement
+from autograder.checking.failure import CheckFailedError
+from autograder.checking.student import ById, Caller, DirectCaller, RecordedCall, Reply
+from autograder.verdict import CellVerdict, Finding
 
-__all__ = ["BrokenCheckError", "CellJudge", "judge", "judge_cell", "seeded_generator"]
-
-NO_RESULT = "The check could not make sense of your result."
-PASSED = Judgement("passed")
-MAX_TROUBLE_CHARACTERS = 300
 _misconceived = ResultCache()
-judge_key = pytest.StashKey["CellJudge"]()
-
-
-@dataclass
-class Check:
-    """What became of one check's cases; it passes when each of them is known to."""
-
-    cases: int
-    cases_passed: int = 0
-    judgement: Judgement = PASSED
-
-    def note(self, judgement: Judgement | None) -> None:
-        """Note what a case came to; the first case that fails speaks for its check."""
-        if judgement is None:
-            self.cases_passed += 1
-        elif self.judgement.outcome == "passed":
-            self.judgement = judgement
-
-    @property
-    def passed(self) -> bool:
-        """Whether all cases passed."""
-        return self.judgement.outcome == "passed" and self.cases_passed == self.cases
-
-    def result(self, check: CollectedCheck) -> CheckResult:
-        """Return the check's result."""
-        outcome, message = self.judgement.outcome, self.judgement.message
-        if outcome == "passed" and not self.passed:
-            outcome, message = "failed", NO_RESULT
-        hint = "" if outcome == "passed" else check.hint
-        return CheckResult(check.name, check.description, check.points, outcome, message, hint)
-
-
-@dataclass(eq=False)
-class CellJudge:
-    """Runs the checks of one grade cell against one submission.
-
-    Checks share a process of the student's for as long as they pass. One that does not pass there
-    is judged again in a process in which nothing was called before, and the next gets another.
-    """
-
-    function: str
-    make_caller: Callable[[], Caller]
-    class_seed: str
-    calls: list[RecordedCall] = field(default_factory=list)
-    caller: Caller | None = None
-    replaying: ReplayingCaller | None = None
-
-    def student(self, generator: torch.Generator) -> Student:
-        """Return the student's functions."""
-        caller = self.replaying or self.caller or self.renew()
-        return Student(caller, generator, self.calls)
-
-    def renew(self) -> Caller:
-        """Take a new caller, in whose process nothing was called yet."""
-        self.close_caller()
-        self.caller = self.make_caller()
-        return self.caller
-
-    def close_caller(self) -> None:
-        """Give back the caller."""
-        close = getattr(self.caller, "close", None)
-        if close is not None:
-            close()
-        self.caller = None
-
-    def judge(self, collected: CollectedChecks) -> list[tuple[CollectedCheck, Check]]:
-        """Run all checks of the cell."""
-        collected.config.stash[judge_key] = self
-        try:
-            return [(check, self._judged(collected, check)) for check in collected.checks]
-        finally:
-            self.close_caller()
-            del collected.config.stash[judge_key]
-
-    def _judged(self, collected: CollectedChecks, check: CollectedCheck) -> Check:
-        """Run a check where others passed, if there is such a process, or where none ran before."""
-        if self.caller is not None:
-            first_call = len(self.calls)
-            done = Check(len(check.cases))
-            for case in check.cases:
-                done.note(self._run(collected, case))
-                if done.judgement.outcome != "passed":
-                    break
-            if done.passed:
-                return done
-            del self.calls[first_call:]
-        self.renew()
-        done = Check(len(check.cases))
-        for case in check.cases:
-            done.note(self._run(collected, case))
-        if not done.passed:
-            self.close_caller()
-        return done
-
-    def _run(self, collected: CollectedChecks, case: pytest.Item) -> Judgement | None:
-        """Run one case, as far as it is not known what it makes of the replies."""
-        if not isinstance(self.caller, ProcessCaller):
-            return judge_exception(collected.run(case))
-        name = (collected.version, case.nodeid, self.class_seed)
-        try:
-            known = follow(name, self.caller)
-        except StudentStoppedError as error:
-            return judge_exception(error)
-        if isinstance(known, Decided):
-            self.calls += known.calls
-            return known.judgement
-        self.replaying = ReplayingCaller(self.caller, known)
-        first_call = len(self.calls)
-        try:
-            judgement = judge_exception(collected.run(case))
-        finally:
-            replaying, self.replaying = self.replaying, None
-        if not replaying.is_repeatable():
-            never_remember(name)
-            del self.calls[first_call:]
-            return judge_exception(collected.run(case))
-        if judgement is None or judgement.outcome != "stopped":
-            remember(name, replaying.made, Decided(judgement, tuple(self.calls[first_call:])))
-        return judgement
-
-
-def judge_exception(error: BaseException | None) -> Judgement | None:
-    """Return what an exception that ended a case says about it."""
-    if error is None:
-        return None
-    if isinstance(error, StudentStoppedError):
-        return Judgement("stopped", str(error))
-    if isinstance(error, CheckFailedError):
-        return Judgement("failed", str(error))
-    if isinstance(error, AssertionError):
-        return Judgement("failed")
-    words = str(error)[:MAX_TROUBLE_CHARACTERS]
-    return Judgement(
-        "failed", NO_RESULT, f"the check itself raised {type(error).__name__}: {words}"
-    )
-
-
-def seeded_generator(class_seed: str, name: str) -> torch.Generator:
-    """Return a generator that depends on the class's secret and the case's name alone."""
-    digest = hashlib.sha256(f"{class_seed}\0{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
 def judge_cell(

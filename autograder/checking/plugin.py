@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from autograder.assignment import Assignment
+from autograder.checking.cell_judge import CellJudge, judge_key, seeded_generator
 from autograder.checking.collected import check_name
-from autograder.checking.judge import CellJudge, judge_key, seeded_generator
 from autograder.checking.student import Student
 from autograder.engine import NotebookRun, read_notebook
 from autograder.spawned import secret_folders

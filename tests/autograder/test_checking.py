@@ -11,8 +11,9 @@ import torch
 from autograder.bank import load_bank
 from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, collected, judge
 from autograder.checking.cache import ResultCache
+from autograder.checking.cell_judge import seeded_generator
 from autograder.checking.compare import compare_inputs, compare_values
-from autograder.checking.judge import judge_cell, seeded_generator
+from autograder.checking.judge import judge_cell
 from autograder.checking.student import DirectCaller, expected_outcome
 
 EXACT = Tolerance(0.0)

@@ -1,3 +1,7 @@
+import platform
+import re
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -130,7 +134,9 @@ def test_{0}(student, value):
 '''
 
 
-def test_the_checks_after_one_that_fails_share_a_process_again(toy, toy_notebook, monkeypatch):
+@pytest.fixture
+def processes(toy, monkeypatch):
+    """Four checks of the toy's function, and a list that grows with each process they take."""
     checks = "".join(FOUR_CHECKS.format(name, name) for name in "1234")
     (toy.checks / "test_square.py").write_text(
         checks.replace("torch.tensor(", "torch.tensor(1.0 * ")
@@ -140,10 +146,41 @@ def test_the_checks_after_one_that_fails_share_a_process_again(toy, toy_notebook
     monkeypatch.setattr(
         StudentProcess, "caller_at", lambda *given: taken.append(1) or caller_at(*given)
     )
-    _, cell = grade(toy, toy_notebook("def square(x):\n    return x if x == 2 else x * x"))
-    assert [check.outcome for check in cell.checks] == ["passed", "failed", "passed", "passed"]
-    # the first two; the second by itself; the last two
-    assert len(taken) == 3
+    return taken
+
+
+def outcomes(toy, notebook):
+    _, cell = grade(toy, notebook)
+    return [check.outcome for check in cell.checks]
+
+
+def test_what_follows_a_check_that_fails_takes_one_more_process(toy, toy_notebook, processes):
+    notebook = toy_notebook("def square(x):\n    return x if x in (2, 3) else x * x")
+    assert outcomes(toy, notebook) == ["passed", "failed", "failed", "passed"]
+    assert len(processes) == 2
+
+
+def test_checks_that_depend_on_earlier_calls_get_a_process_each(toy, toy_notebook, processes):
+    source = (
+        "seen = []\n"
+        "def square(x):\n"
+        "    seen.append(x.sum())\n"
+        "    return x * x if x.sum() == 1 or x.sum() == 4 and 2 in seen[-3:-1] else x * 0\n"
+    )
+    notebook = toy_notebook(source)
+    notebook.cells[2].source = ""
+    assert outcomes(toy, notebook) == ["passed", "failed", "failed", "failed"]
+    # all four; the last three, the fourth first, which fails there; the others by themselves
+    assert len(processes) == 1 + 1 + 2
+
+
+def test_a_check_that_ends_its_process_is_judged_by_itself(toy, toy_notebook, processes):
+    notebook = toy_notebook(
+        "import os\ndef square(x):\n    return os._exit(1) if x == 2 else x * x"
+    )
+    assert outcomes(toy, notebook) == ["passed", "stopped", "passed", "passed"]
+    # the first two; the second; the last two
+    assert len(processes) == 3
 
 
 def test_only_modules_that_locked_cells_use_are_loaded_beforehand():
@@ -152,12 +189,30 @@ def test_only_modules_that_locked_cells_use_are_loaded_beforehand():
 
     cells = [cell("import torch\nfrom sklearn.datasets import load_digits", True)]
     cells += [cell("import pandas", False), cell("import pandasql  # not pandas", True)]
-    assert often_used(cells) == {"sklearn.datasets"}
+    cells += [cell("step = torch.optim.SGD(weights, 0.1)", True)]
+    assert often_used(cells) == {"sklearn.datasets", "torch._dynamo"}
 
 
 def test_how_the_warm_process_was_started_does_not_show_in_the_environment():
-    verdict = outputs_of("import os\n{'PYTHONMALLOC', 'GLIBC_TUNABLES'} & set(os.environ)")
-    assert verdict.outputs[0][0]["data"]["text/plain"] == "set()"
+    verdict = outputs_of("import os\n'PYTHONMALLOC' in os.environ")
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "False"
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def test_the_memory_of_a_submission_comes_in_large_pages_where_there_are_any():
+    source = (
+        "import re, pathlib\n"
+        "text = pathlib.Path('/proc/self/smaps_rollup').read_text()\n"
+        "int(re.search(r'AnonHugePages: *(\\d+)', text).group(1)) > 10_000"
+    )
+    verdict = outputs_of(source)
+    kernel = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    there_are_any = (
+        kernel >= (6, 1) and LARGE_PAGES.exists() and "[never]" not in LARGE_PAGES.read_text()
+    )
+    assert verdict.outputs[0][0]["data"]["text/plain"] == str(there_are_any)
 
 
 def test_an_endless_cell_is_stopped_and_the_rest_still_runs(toy, toy_notebook):

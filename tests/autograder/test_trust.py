@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from autograder.checking import Tolerance, judge
+from autograder.checking.cell_judge import Check
 from autograder.checking.collected import CollectedCheck
 from autograder.checking.compare import compare_inputs, compare_values
 from autograder.checking.failure import MAX_LINE, CheckFailedError, StudentStoppedError
-from autograder.checking.judge import Check
 from autograder.checking.student import DirectCaller, Student
 from autograder.child import protocol
 from autograder.engine import MAX_FILES, NotebookRun, files_of, grade_notebook
