@@ -44,7 +44,7 @@ def open_executor(
 
 
 class LocalPool(Executor):
-    """Worker processes of this machine, one a core unless told otherwise.
+    """Worker processes of this machine, one a core, which is its own, unless told otherwise.
 
     Functions take bytes and return bytes. A process that ends fails its own request alone, with
     `WorkerEndedError`, and another takes its place. Leaving a `with` statement by an exception
@@ -52,8 +52,10 @@ class LocalPool(Executor):
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self.size = workers or len(os.sched_getaffinity(0))
-        self.processes = WorkerProcesses()
+        cores = sorted(os.sched_getaffinity(0))
+        self.size = workers or len(cores)
+        # a worker that has cores to spare does better with two: some of its work is side by side
+        self.processes = WorkerProcesses(cores if self.size >= len(cores) else ())
         self.threads = ThreadPoolExecutor(self.size, thread_name_prefix="worker")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

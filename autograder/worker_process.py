@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -82,15 +82,19 @@ def reference(function: Callable[..., bytes]) -> str:
 
 
 class WorkerProcess:
-    """One process, which answers one request at a time."""
+    """One process, which answers one request at a time, on one core if it is given one."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: int | None = None) -> None:
+        self.core = core
         self.connection, theirs = Pipe()
         # our own source first, so that both sides run the same code from wherever it lies
         source = str(Path(__file__).parents[1])
         python_path = os.environ.get("PYTHONPATH", "")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "autograder.worker_process", str(theirs.fileno())],
+            [
+                *(sys.executable, "-P", "-m", "autograder.worker_process", str(theirs.fileno())),
+                *([] if core is None else [str(core)]),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             # standard output is for results alone
@@ -150,9 +154,14 @@ class WorkerProcess:
 
 
 class WorkerProcesses:
-    """As many worker processes as there are requests at one time, used again and again."""
+    """As many worker processes as there are requests at one time, used again and again.
 
-    def __init__(self) -> None:
+    They share out `cores`, if any are given: the processes of a submission take turns, so that on
+    one core they need not wake another for each call, nor fetch each other's memory.
+    """
+
+    def __init__(self, cores: Sequence[int] = ()) -> None:
+        self.cores = cores
         self.idle: list[WorkerProcess] = []
         self.busy: set[WorkerProcess] = set()
         self.lock = threading.Lock()
@@ -163,10 +172,10 @@ class WorkerProcesses:
         with self.lock:
             if self.closed:
                 return Outcome.of_words("ended", "grading was stopped")
-            process = self.idle.pop() if self.idle else WorkerProcess()
+            process = self.idle.pop() if self.idle else WorkerProcess(self._free_core())
             if not process.alive():
                 process.close()
-                process = WorkerProcess()
+                process = WorkerProcess(self._free_core())
             self.busy.add(process)
         outcome = process.run(function, request, root)
         with self.lock:
@@ -174,6 +183,11 @@ class WorkerProcesses:
             if outcome.kind != "ended":
                 self.idle.append(process)
         return outcome
+
+    def _free_core(self) -> int | None:
+        """Return the core on which the fewest processes work."""
+        taken = [process.core for process in (*self.busy, *self.idle)]
+        return min(self.cores, key=taken.count, default=None)
 
     def close(self) -> None:
         """End all processes; requests that are worked on end as if their process had ended."""
@@ -190,6 +204,8 @@ class WorkerProcesses:
 def main() -> None:
     """Answer the requests that come over an inherited connection, until it is closed."""
     connection = Connection(int(sys.argv[1]))
+    if cores := sys.argv[2:]:
+        os.sched_setaffinity(0, map(int, cores))
     requests: queue.SimpleQueue[tuple[str, str, bytes] | None] = queue.SimpleQueue()
     working = threading.Event()
     threading.Thread(target=_receive, args=(connection, requests, working), daemon=True).start()

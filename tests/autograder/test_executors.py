@@ -47,6 +47,11 @@ def seen_below_root(request, root=None):
     return "\\n".join([str(root), *names]).encode()
 
 
+def cores(request, root=None):
+    time.sleep(float(request))
+    return " ".join(map(str, sorted(os.sched_getaffinity(0)))).encode()
+
+
 def print_and_reply(request, root=None):
     print("not a result")
     return request
@@ -135,6 +140,28 @@ def test_a_process_that_ends_costs_its_own_request_alone(tasks):
         with pytest.raises(WorkerEndedError, match="ended by SIGKILL"):
             bad.result()
         assert len({future.result() for future in good}) == 1
+
+
+def cores_of(tasks, pool, requests):
+    return [reply.result() for reply in [pool.submit(tasks.cores, b"1") for _ in range(requests)]]
+
+
+def test_each_worker_has_a_core_of_its_own_where_there_is_one_for_each(tasks):
+    ours = sorted(os.sched_getaffinity(0))
+    each = sorted(b"%d" % core for core in ours)
+    with LocalPool() as pool:
+        assert sorted(cores_of(tasks, pool, len(ours))) == each
+        with pytest.raises(WorkerEndedError):
+            pool.submit(tasks.end_this_process, b"").result()
+        # the one that takes its place is put where it was
+        assert sorted(cores_of(tasks, pool, len(ours))) == each
+
+
+def test_workers_that_are_fewer_than_the_cores_have_all_of_them(tasks, monkeypatch):
+    ours = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*ours, 10_000})
+    with LocalPool(len(ours)) as pool:
+        assert cores_of(tasks, pool, 1) == [" ".join(map(str, ours)).encode()]
 
 
 def test_what_a_request_raises_is_told_by_name(tasks):
