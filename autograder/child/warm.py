@@ -24,6 +24,7 @@ from .libraries import (
     forget_methods,
     load_libraries,
     load_modules,
+    seed_generators,
     use_large_pages,
 )
 from .memory import end_what_holds_too_much
@@ -90,6 +91,7 @@ def main(descriptor: int) -> None:
     not_allowed.withdraw(names, operators)
     _become_reaper()
     forget_methods(shell)
+    seed_generators()
     gc.collect()
     gc.freeze()
     fill_holes()
@@ -173,7 +175,7 @@ def _confine(setting: Setting) -> None:
             _wait_for_all()
         confinement.end_with_parent()
         # the first process of a namespace is deaf to its own signals, so the notebook is the second
-        if os.fork() != 0:
+        if fork() != 0:
             _wait_for_all()
         os.setsid()
         confinement.mount_processes()

@@ -7,7 +7,7 @@ import pytest
 
 from autograder.bank import load_bank
 from autograder.engine import Limits, NotebookRun, grade_notebook, often_used
-from autograder.student_process import StudentProcess
+from autograder.student_process import StudentProcess, WarmProcess
 
 QUICK = Limits(cell_seconds=2, call_seconds=1)
 RIGHT = "def square(x):\n    return x * x"
@@ -196,6 +196,19 @@ def test_only_modules_that_locked_cells_use_are_loaded_beforehand():
 def test_how_the_warm_process_was_started_does_not_show_in_the_environment():
     verdict = outputs_of("import os\n'PYTHONMALLOC' in os.environ")
     assert verdict.outputs[0][0]["data"]["text/plain"] == "False"
+
+
+def test_a_notebook_draws_the_same_random_numbers_wherever_it_is_graded():
+    source = "import random, torch, numpy\ntorch.rand(1), random.random(), numpy.random.rand()"
+    drawn = []
+    for warm in (WarmProcess(confined=True), WarmProcess(confined=True)):
+        for _ in range(2):
+            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+            run = NotebookRun(notebook, None, limits=QUICK, warm=warm)
+            drawn.append(run.run_cells().outputs[0][0]["data"]["text/plain"])
+            run.close()
+        warm.close()
+    assert drawn == [drawn[0]] * 4
 
 
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
