@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import itertools
 import json
 import os
@@ -159,8 +160,8 @@ class BenchmarkCourse:
                 raise SystemExit(f"{' '.join(command)} failed:\n{said.read().decode()}")
         return measured
 
-    def scores(self) -> dict[str, float]:
-        """Return what the gradebook holds, by student."""
+    def scores(self, students: list[str]) -> dict[str, float]:
+        """Return what the gradebook holds, by what was handed in: other courses have others."""
         book = sqlite3.connect(self.folder / "course" / "gradebook.db")
         query = (
             "select student.id, sum(coalesce(grade.auto_score, 0)) from grade "
@@ -170,7 +171,15 @@ class BenchmarkCourse:
             "join student on submitted_assignment.student_id = student.id group by student.id"
         )
         with contextlib.closing(book):
-            return dict(book.execute(query).fetchall())
+            found = dict(book.execute(query).fetchall())
+        return {self.digest(student): found[student] for student in students}
+
+    def digest(self, student: str) -> str:
+        """Return a digest of what a student handed in."""
+        digest = hashlib.sha256()
+        for path in sorted((self.submitted / student / self.assignment).rglob("*.ipynb")):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -215,7 +224,7 @@ def measure_local(course: BenchmarkCourse, options: argparse.Namespace) -> dict[
     found: dict[str, object] = {}
     for workers in options.workers:
         found[f"{workers}"] = start_and_rate(course, 2 * workers, f"--workers={workers}")
-    found["scores"] = course.scores()
+    found["scores"] = course.scores(course.students())
     return found
 
 
@@ -236,7 +245,11 @@ def measure_nbgrader(course: BenchmarkCourse, options: argparse.Namespace) -> di
     students = course.students()[: options.nbgrader]
     course.take(students)
     measured = course.run("nbgrader", "autograde", course.assignment, "--force")
-    return {"submissions": len(students), "seconds": measured.seconds, "scores": course.scores()}
+    return {
+        "submissions": len(students),
+        "seconds": measured.seconds,
+        "scores": course.scores(students),
+    }
 
 
 def measure_stock(course: BenchmarkCourse, options: argparse.Namespace) -> dict[str, object]:
@@ -244,11 +257,10 @@ def measure_stock(course: BenchmarkCourse, options: argparse.Namespace) -> dict[
     course.take(students)
     with another_configuration(course, STOCK_CONFIG):
         measured = course.run("nbgrader", "autograde", course.assignment, "--force")
-    scores = course.scores()
     return {
         "submissions": len(students),
         "seconds": measured.seconds,
-        "scores": {student: scores[student] for student in students},
+        "scores": course.scores(students),
     }
 
 
@@ -262,11 +274,10 @@ def measure_plain(course: BenchmarkCourse, options: argparse.Namespace) -> dict[
         measured = course.run("autograder", "grade", course.assignment, "--force")
     finally:
         away.rename(hidden)
-    scores = course.scores()
     return {
         "submissions": len(students),
         "seconds": measured.seconds,
-        "scores": {student: scores[student] for student in students},
+        "scores": course.scores(students),
     }
 
 
@@ -419,7 +430,7 @@ def score_table(known: dict) -> Table:
     if "nbgrader" in known:
         ours["hidden checks, through nbgrader"] = known["nbgrader"]["scores"]
     for name, scores in ours.items():
-        both = [(scores[student], stock[student]) for student in stock if student in scores]
+        both = [(scores[work], stock[work]) for work in stock if work in scores]
         table.add_row(
             name,
             str(len(both)),
