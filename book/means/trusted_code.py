@@ -17,7 +17,6 @@ import autograder
 
 PACKAGE = Path(autograder.__file__).parent
 ATTACKS = PACKAGE.parent / "tests" / "autograder" / "attacks"
-# everything on the trusted side that is handed bytes, or values made of them, by a student
 RESULTS = PACKAGE.parent / "book" / "reference" / "attacks.json"
 KINDS = {
     "forged": "Forging results",
@@ -29,10 +28,12 @@ KINDS = {
     "injected": "Injecting into pages that people open",
 }
 NO_EFFECT = "no effect here either"
+# everything on the trusted side that is handed bytes, or values made of them, by a student
 READERS = {
     "notebook": ("submission_folder.py", "intake.py", "rebuild.py", "not_allowed.py"),
     "messages": ("child/protocol.py", "student_process.py"),
     "verdict": (
+        "checking/cell_judge.py",
         "checking/compare.py",
         "checking/failure.py",
         "checking/known_cases.py",
