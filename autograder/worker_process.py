@@ -204,8 +204,10 @@ class WorkerProcesses:
 def main() -> None:
     """Answer the requests that come over an inherited connection, until it is closed."""
     connection = Connection(int(sys.argv[1]))
-    if cores := sys.argv[2:]:
-        os.sched_setaffinity(0, map(int, cores))
+    # a container can take cores away at any time, and forbid to choose one
+    with contextlib.suppress(OSError):
+        if cores := sys.argv[2:]:
+            os.sched_setaffinity(0, map(int, cores))
     requests: queue.SimpleQueue[tuple[str, str, bytes] | None] = queue.SimpleQueue()
     working = threading.Event()
     threading.Thread(target=_receive, args=(connection, requests, working), daemon=True).start()

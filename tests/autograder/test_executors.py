@@ -27,7 +27,13 @@ from autograder.environment import differences, environment
 from autograder.executors import LocalPool, open_executor
 from autograder.grading import Batch, submitted_students
 from autograder.work import Work
-from autograder.worker_process import ClusterError, GradingFaultError, WorkerEndedError
+from autograder.worker_process import (
+    ClusterError,
+    GradingFaultError,
+    WorkerEndedError,
+    WorkerProcesses,
+    reference,
+)
 from tests.autograder.dask_cluster import DaskCluster
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
@@ -162,6 +168,13 @@ def test_workers_that_are_fewer_than_the_cores_have_all_of_them(tasks, monkeypat
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*ours, 10_000})
     with LocalPool(len(ours)) as pool:
         assert cores_of(tasks, pool, 1) == [" ".join(map(str, ours)).encode()]
+
+
+def test_a_worker_whose_core_is_gone_works_on_those_that_are_there(tasks):
+    processes = WorkerProcesses(cores=[10_000])
+    ours = " ".join(map(str, sorted(os.sched_getaffinity(0)))).encode()
+    assert processes.run(reference(tasks.cores), b"0") == ("done", ours)
+    processes.close()
 
 
 def test_what_a_request_raises_is_told_by_name(tasks):
