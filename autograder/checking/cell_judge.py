@@ -170,15 +170,24 @@ class CellJudge:
     ) -> list[Check]:
         """Return what checks came to, those in doubt after a second trial."""
         self.close_caller()
-        again = {index: self._try(collected, checks[index]) for index in reversed(doubtful)}
+        again = {
+            index: self._try(collected, checks[index], to_the_end=True)
+            for index in reversed(doubtful)
+        }
         if not all(check.confirms(tried[index]) for index, check in again.items()):
             for index in [index for index, check in again.items() if not check.alone]:
                 self.close_caller()
-                again[index] = self._try(collected, checks[index])
+                again[index] = self._try(collected, checks[index], to_the_end=True)
         return [again.get(index, check) for index, check in enumerate(tried)]
 
-    def _try(self, collected: CollectedChecks, check: CollectedCheck) -> Check:
-        """Run a check's cases in the process that is there, or else in a new one."""
+    def _try(
+        self, collected: CollectedChecks, check: CollectedCheck, *, to_the_end: bool = False
+    ) -> Check:
+        """Run a check's cases in the process that is there, or else in a new one.
+
+        What is tried again need not go on after a case that fails; what stands must, since a
+        misconception is recognised by all calls.
+        """
         done = Check(len(check.cases), alone=self.caller is None)
         caller = self.caller or self.renew()
         heard = caller.replies if isinstance(caller, OverheardCaller) else []
@@ -186,7 +195,7 @@ class CellJudge:
         self.calls = done.calls
         for case in check.cases:
             done.note(self._run(collected, case))
-            if not done.alone and done.judgement.outcome != "passed":
+            if not (done.alone or to_the_end or done.judgement.outcome == "passed"):
                 break
         done.replies = heard.copy()
         if done.stopped:

@@ -160,6 +160,31 @@ def test_what_follows_a_check_that_fails_takes_one_more_process(toy, toy_noteboo
     assert len(processes) == 2
 
 
+DOUBLED = """
+from autograder.bank import misconception
+
+
+@misconception("doubling in place of squaring", see="toy#doubled")
+def doubled(x):
+    return 2 * x
+"""
+
+
+@pytest.mark.parametrize(("at_five", "named"), [("2 * x", ["doubled"]), ("0 * x", [])])
+def test_a_misconception_agrees_in_every_case_of_what_is_judged_again(
+    toy, toy_notebook, processes, at_five, named
+):
+    values = iter(["[2.0]", "[3.0, 5.0]", "[7.0]"])
+    checks = "".join(FOUR_CHECKS.format(name, "value") for name in "237")
+    (toy.checks / "test_square.py").write_text(re.sub(r"\[1\.0\]", lambda _: next(values), checks))
+    (toy.bank / "square.py").write_text(DOUBLED)
+    source = f"def square(x):\n    return {at_five} if x.sum() == 5 else 2 * x"
+    _, cell = grade(toy, toy_notebook(source))
+    assert [check.outcome for check in cell.checks] == ["passed", "failed", "failed"]
+    assert [finding.name for finding in cell.findings] == named
+    assert len(processes) == 2
+
+
 def test_checks_that_depend_on_earlier_calls_get_a_process_each(toy, toy_notebook, processes):
     source = (
         "seen = []\n"
