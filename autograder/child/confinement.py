@@ -41,14 +41,18 @@ libc = ctypes.CDLL(None, use_errno=True)
 NAMESPACES = {"processes": CLONE_NEWPID, "messages": CLONE_NEWIPC, "network": CLONE_NEWNET}
 
 
-def enter_namespaces(without: Sequence[str] = (), *, own_user: bool) -> None:
-    """Leave the warm process's namespaces; the next process forked is the first of its own."""
-    uid, gid = os.getuid(), os.getgid()
+def namespaces(without: Sequence[str] = (), *, own_user: bool) -> int:
+    """Return the flags of the namespaces that a submission gets for itself."""
     flags = CLONE_NEWNS | CLONE_NEWUTS | (CLONE_NEWUSER if own_user else 0)
     for layer, flag in NAMESPACES.items():
         flags |= 0 if layer in without else flag
-    _require(libc.unshare(flags), "unshare")
-    if own_user:
+    return flags
+
+
+def settle_in_namespaces(own_user: tuple[int, int] | None) -> None:
+    """Keep mounts to oneself; in a user namespace, be the same user and group as outside."""
+    if own_user is not None:
+        uid, gid = own_user
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
-from .forking import fork
+from .forking import fork, fork_into
 from .libraries import (
     fill_holes,
     forget_methods,
@@ -150,12 +150,14 @@ def fork_submission(
     trusted: socket.socket, descriptor: int, shell: NotebookShell, setting: Setting
 ) -> None:
     """Fork the process of one submission; it says on its own connection that it is ready."""
-    if fork() == 0:
+    own_user = None if setting.uid else (os.getuid(), os.getgid())
+    flags = confinement.namespaces(setting.without, own_user=own_user is not None)
+    if (fork_into(flags) if setting.confined else fork()) == 0:
         trusted.close()
         connection = socket.socket(fileno=descriptor)
         try:
+            _confine(setting, own_user)
             not_allowed.withdraw(setting.names, setting.operators)
-            _confine(setting)
             protocol.send(connection, ["confined"])
             # on its own connection: what the warm process reads, later submissions could find
             _unpack(setting.folder, protocol.receive(connection))
@@ -166,13 +168,11 @@ def fork_submission(
         serving.serve_notebook(connection, shell)
 
 
-def _confine(setting: Setting) -> None:
+def _confine(setting: Setting, own_user: tuple[int, int] | None) -> None:
     """Give up what a submission may not have; only the process that returns goes on."""
     os.setsid()
     if setting.confined:
-        confinement.enter_namespaces(setting.without, own_user=not setting.uid)
-        if fork() != 0:
-            _wait_for_all()
+        confinement.settle_in_namespaces(own_user)
         confinement.end_with_parent()
         # the first process of a namespace is deaf to its own signals, so the notebook is the second
         if fork() != 0:
