@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import random
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import stack_data
+from pygments.formatters.terminal256 import Terminal256Formatter
 from pygments.lexer import RegexLexerMeta
 
 from . import not_allowed, protocol
@@ -48,6 +51,8 @@ PICTURE_CELL = "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show()"
 TRACEBACK_CELLS = (
     'assert torch.allclose(share(torch.ones(2, 2), torch.eye(2)), torch.ones(())), "not 1"',
     "share(1)",
+    # a traceback parses all of each file that it leads through
+    "torch.ones(()).backward()",
 )
 HOLE_SIZES = (*(2**power for power in range(20, 10, -1)), *range(1024, 16, -16))
 # what the allocator keeps for itself of each piece
@@ -62,6 +67,7 @@ def load_libraries() -> NotebookShell:
 
     torch.set_num_threads(1)
     share_lexers()
+    share_colours()
     shell = make_shell()
     _rehearse(shell, [PICTURE_CELL])
     return shell
@@ -82,6 +88,26 @@ def share_lexers() -> None:
         return parents[0]._tokens
 
     RegexLexerMeta.process_tokendef = rules_of
+
+
+def share_colours() -> None:
+    """Let tracebacks share a table of colours.
+
+    Each would look up anew which of 256 colours is nearest to every colour of its style.
+    """
+    with_executing_node = functools.cache(stack_data.style_with_executing_node)
+    stack_data.style_with_executing_node = with_executing_node
+    choose = Terminal256Formatter._setup_styles
+    chosen: dict[Any, Any] = {}
+
+    def choose_once(formatter: Any) -> None:
+        kind = formatter.style, formatter.usebold, formatter.useunderline, formatter.useitalic
+        if kind not in chosen:
+            choose(formatter)
+            chosen[kind] = formatter.style_string
+        formatter.style_string = chosen[kind]
+
+    Terminal256Formatter._setup_styles = choose_once
 
 
 def _rehearse(shell: NotebookShell, slow_cells: Sequence[str]) -> None:

@@ -122,6 +122,55 @@ def test_a_traceback_is_made_without_a_look_at_every_module():
     assert answer_of(LOOKED_AT) == ["ZeroDivisionError", 0]
 
 
+PARSED = """
+from executing.executing import Source
+from autograder.child.shell import run_cell
+
+parsed = []
+parse = Source.__init__
+
+def noted(source, filename, lines):
+    parsed.append(filename)
+    parse(source, filename, lines)
+
+Source.__init__ = noted
+run_cell(shell, "import torch")
+cells = ("torch.ones(3, requires_grad=True).log().backward()", "torch.zeros(()).backward()")
+names = [run_cell(shell, cell)[0]["ename"] for cell in cells]
+answer = [names, [name for name in parsed if "torch" in name], len(parsed)]
+"""
+
+
+def test_a_traceback_through_backward_parses_no_file_of_torch_again():
+    assert answer_of(PARSED) == [["RuntimeError", "RuntimeError"], [], 2]
+
+
+COLOURS = """
+from pygments.formatters.terminal256 import Terminal256Formatter
+from pygments.styles import get_style_by_name
+from autograder.child.shell import run_cell
+
+looked_up = []
+look_up = Terminal256Formatter._color_index
+
+def noted(formatter, colour):
+    looked_up.append(colour)
+    return look_up(formatter, colour)
+
+Terminal256Formatter._color_index = noted
+run_cell(shell, "1 / 0")
+shared = len(looked_up)
+styles = [get_style_by_name(name) for name in ("monokai", "default")]
+options = [{}, {"nobold": True}]
+tables = [Terminal256Formatter(style=style, **o).style_string for style in styles for o in options]
+answer = [shared, len(looked_up) > 0, len({str(table) for table in tables})]
+"""
+
+
+def test_tracebacks_look_up_no_colour_again_and_other_styles_keep_theirs():
+    assert answer_of(COLOURS) == [0, True, 4]
+
+
 LEXERS = """
 from pygments.lexer import RegexLexer, RegexLexerMeta
 from pygments.token import Text
