@@ -95,8 +95,8 @@ def share_colours() -> None:
 
     Each would look up anew which of 256 colours is nearest to every colour of its style.
     """
-    with_executing_node = functools.cache(stack_data.style_with_executing_node)
-    stack_data.style_with_executing_node = with_executing_node
+    name = "style_with_executing_node"
+    vars(stack_data)[name] = functools.cache(vars(stack_data)[name])
     choose = Terminal256Formatter._setup_styles
     chosen: dict[Any, Any] = {}
 

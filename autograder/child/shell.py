@@ -9,8 +9,9 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from IPython.core.compilerop import CachingCompiler
@@ -193,24 +194,37 @@ class CellTransformer(TransformerManager):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.usual_transformers = list(self.token_transformers)
+        self.compiled = Compiled("")
 
     def do_token_transforms(self, lines: list[str]) -> list[str]:
         """Transform lines; what they cannot change they need not read token by token."""
-        if self.token_transformers == self.usual_transformers and _is_python("".join(lines)):
-            return lines
+        if self.token_transformers == self.usual_transformers:
+            self.compiled = compiled_cell("".join(lines))
+            if self.compiled.is_python:
+                return lines
         transformed: list[str] = super().do_token_transforms(lines)
         return transformed
 
 
-def _is_python(source: str) -> bool:
-    with warnings.catch_warnings():
-        # they are given when the cell is compiled
-        warnings.simplefilter("ignore")
+@dataclass(frozen=True)
+class Compiled:
+    """What compiling a cell showed: whether it is Python, whether it awaits, and the warnings."""
+
+    source: str
+    is_python: bool = False
+    awaits: bool = False
+    warned: Sequence[warnings.WarningMessage] = ()
+
+
+def compiled_cell(source: str) -> Compiled:
+    """Compile a cell as IPython does to find out whether it awaits something at its top level."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         try:
-            ast.parse(source)
+            code = compile(source, "<>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except Exception:  # whatever it is, the shell will meet and show it
-            return False
-    return True
+            return Compiled(source)
+    return Compiled(source, True, bool(code.co_flags & inspect.CO_COROUTINE), warned)
 
 
 class NotebookShell(InteractiveShell):  # type: ignore[misc]
@@ -235,6 +249,20 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
         """Use the display hook that records."""
         self.displayhook_class = RecordingDisplayHook
         super().init_displayhook()
+
+    def should_run_async(self, raw_cell: str, **parts: Any) -> bool:
+        """Tell whether a cell awaits something, by what is known from transforming it."""
+        known = self.input_transformer_manager.compiled
+        if not known.is_python or parts.get("transformed_cell") != known.source:
+            return bool(super().should_run_async(raw_cell, **parts))
+        try:
+            for warning in known.warned:
+                place = warning.filename, warning.lineno
+                warnings.warn_explicit(warning.message, warning.category, *place)
+        except Warning:
+            # a notebook may have warnings be errors; the cell then cannot be compiled
+            return False
+        return bool(known.awaits)
 
     def enable_gui(self, gui: Any = None) -> None:
         """Ignore requests for a window system."""

@@ -1,6 +1,7 @@
 """What the warm process does beforehand shows in no notebook, and spares the forks work."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_cells_with_and_without_magics_are_understood():
     )
     assert shown[0] == "31\n"
     assert shown[1].endswith("1 True\n")
+
+
+def test_warnings_of_the_compiler_are_shown_as_a_kernel_shows_them():
+    shown = shown_by(
+        "x = 1\nx is 2",
+        "import warnings\nwarnings.simplefilter('error')",
+        "print('run')\nx is 2",
+    )
+    places = re.findall(r"^<(ipython-input-1)?.*>:2: SyntaxWarning", shown[0], re.MULTILINE)
+    # first when IPython looks for an `await`, then when the cell is run
+    assert places == ["", "ipython-input-1"]
+    # as an error it concerns the line that it is about alone
+    assert shown[2] == "run\n"
 
 
 def test_a_transformer_of_the_notebooks_own_is_used():
@@ -223,7 +237,7 @@ answer = [before, free()]
 
 def test_the_holes_between_objects_are_filled():
     before, after = answer_of(FREE)
-    assert before > 2**19
+    assert before > 2**18
     assert after < before / 10
 
 
