@@ -77,7 +77,7 @@ def grade_notebook(
         verdict = run.run_cells()
         if assignment is not None:
             bank = load_bank(assignment)
-            for grade_id in run.judged_ids():
+            for grade_id in run.judged:
                 cell = judge_cell(
                     assignment, grade_id, run.caller_of(grade_id), class_seed=class_seed, bank=bank
                 )
@@ -110,6 +110,7 @@ class NotebookRun:
     ) -> None:
         self.notebook = notebook
         self.assignment = assignment
+        self.judged = [name for cell in notebook.cells if (name := self._judged_id(cell))]
         limits = limits or Limits()
         files, self.noticed = files_of(folder, limits)
         root = assignment.root if assignment is not None else None
@@ -124,13 +125,11 @@ class NotebookRun:
             return frozenset(OFTEN_USED)
         return often_used(self.notebook.cells[: self._last_that_counts() + 1])
 
-    def judged_ids(self) -> list[str]:
-        """Return the grade cells that have hidden checks, in the notebook's order."""
-        ids = [_grade_id(cell) for cell in self.notebook.cells]
-        return [name for name in ids if name and self._has_checks(name)]
-
-    def _has_checks(self, grade_id: str) -> bool:
-        return self.assignment is not None and self.assignment.check_file(grade_id) is not None
+    def _judged_id(self, cell: NotebookNode) -> str:
+        """Return the name of a grade cell that has hidden checks, or an empty string."""
+        name = _grade_id(cell)
+        has_checks = name and self.assignment is not None and self.assignment.check_file(name)
+        return name if has_checks else ""
 
     def run_cells(self) -> SubmissionVerdict:
         """Run the code cells in order; return the outputs and what had to be stopped.
@@ -155,14 +154,14 @@ class NotebookRun:
                 verdict.incidents.append(f"Cell {index + 1}: {reason}.")
                 stopped = reason
             grade_id = _grade_id(cell)
-            if grade_id and self._has_checks(grade_id):
+            if grade_id in self.judged:
                 self.process.take_snapshot(grade_id, last=index == last)
         return verdict
 
     def _last_that_counts(self) -> int:
         """Return the index of the last cell that has to be run."""
         cells = self.notebook.cells
-        if not self.judged_ids():
+        if not self.judged:
             return len(cells)
         return max(index for index, cell in enumerate(cells) if _is_answer_or_grade(cell))
 

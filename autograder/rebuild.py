@@ -197,7 +197,8 @@ class _Rebuilding:
 
     def _restored(self, cell: SubmittedCell, rank: int) -> NotebookNode:
         """Return the released cell, with the student's text if it is an answer."""
-        restored = copy.deepcopy(self.managed[rank])
+        # a copy of the text alone: the rest is this submission's already, and stays as it is
+        restored = NotebookNode(self.managed[rank])
         name = grade_id_of(restored)
         if cell.cell_type != restored.cell_type:
             self.repairs.append(

@@ -421,6 +421,8 @@ def readable_outputs(text: str) -> list[Any]:
     """Return outputs that nbformat accepts; raise `ProtocolError` for any others."""
     try:
         outputs = json.loads(text)
+        if outputs == []:
+            return []
         if "\\ud" in text:
             # half a character, which JSON can hold and no file can
             outputs = json.loads(json.dumps(outputs, ensure_ascii=False).encode("utf-8", "replace"))

@@ -106,7 +106,7 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
         graded = grade_submission(work)
     except BrokenCheckError as error:
         return json.dumps({"broken_check": str(error)}).encode()
-    content = {name: {**vars(nb), "record": asdict(nb.record)} for name, nb in graded.items()}
+    content = {name: {**vars(nb), "record": nb.record.to_dict()} for name, nb in graded.items()}
     return json.dumps({"notebooks": content}).encode()
 
 

@@ -8,8 +8,10 @@ comes out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,19 +34,29 @@ from autograder.work import GradedNotebook, Work
 def grade_submission(work: Work, problem: str = "") -> dict[str, GradedNotebook]:
     """Rebuild, run, judge and write each notebook; with `problem`, write only that."""
     assignment = hidden_assignment(work.setting.root, work.setting.assignment)
-    with tempfile.TemporaryDirectory(prefix="files-") as folder:
-        for name, data in work.files.items():
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+    with _folder_with(work.files) as folder:
         return {
-            name: _graded(work, name, assignment, Path(folder), problem)
+            name: _graded(work, name, assignment, folder, problem)
             for name in work.setting.skeletons
         }
 
 
+@contextlib.contextmanager
+def _folder_with(files: Mapping[str, bytes]) -> Iterator[Path | None]:
+    """Write files into a folder of their own, if there are any."""
+    if not files:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="files-") as folder:
+        for name, data in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        yield Path(folder)
+
+
 def _graded(
-    work: Work, name: str, assignment: Assignment | None, folder: Path, problem: str
+    work: Work, name: str, assignment: Assignment | None, folder: Path | None, problem: str
 ) -> GradedNotebook:
     setting = work.setting
     skeleton = _skeleton(*setting.skeletons[name])
