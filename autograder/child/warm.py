@@ -79,6 +79,8 @@ class WithheldModules(importlib.abc.MetaPathFinder):
 def main(descriptor: int) -> None:
     """Load libraries, and what the first message names; then serve the trusted side to its end."""
     trusted = socket.socket(fileno=descriptor)
+    # nothing that libraries make while they are imported is garbage
+    gc.disable()
     for name in OWN_ENVIRONMENT:
         os.environ.pop(name, None)
     withhold_modules()
@@ -94,6 +96,7 @@ def main(descriptor: int) -> None:
     seed_generators()
     gc.collect()
     gc.freeze()
+    gc.enable()
     fill_holes()
     use_large_pages()
     protocol.send(trusted, ["ready"])
