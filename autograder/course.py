@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jupyter_core.paths import jupyter_config_path
@@ -116,9 +117,13 @@ class Course:
 
     def folder(self, step: str, student: str, assignment: str) -> Path:
         """Return the folder of a step (`submitted`, `autograded`, ...) of one submission."""
-        directory = self.directory()
-        name = getattr(directory, f"{step}_directory")
-        return Path(os.path.normpath(directory.format_path(name, student, assignment)))
+        name = getattr(self._layout, f"{step}_directory")
+        return Path(os.path.normpath(self._layout.format_path(name, student, assignment)))
+
+    @cached_property
+    def _layout(self) -> CourseDirectory:
+        """What knows where folders are, which is asked of every submission."""
+        return self.directory()
 
     def students_with(self, step: str, assignment: str) -> list[str]:
         """Return the students who have a folder of an assignment in a step."""

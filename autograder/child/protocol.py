@@ -36,6 +36,7 @@ TENSOR_DTYPES = (
     torch.int32,
     torch.int64,
 )
+TENSOR_CODES = {dtype: code for code, dtype in enumerate(TENSOR_DTYPES)}
 ARRAY_DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
 DEVICES = ("cpu", "cuda")
 
@@ -72,6 +73,12 @@ def _write(value: Any, parts: list[bytes], depth: int) -> None:
         value = Unsupported("deeply nested value")
     if value is None:
         parts.append(b"n")
+    elif isinstance(value, torch.Tensor) and _sendable(value):
+        _write_tensor(value, parts)
+    elif isinstance(value, list | tuple):
+        parts.append((b"l" if isinstance(value, list) else b"u") + struct.pack("!I", len(value)))
+        for item in value:
+            _write(item, parts, depth + 1)
     elif isinstance(value, bool):
         parts.append(b"b" + bytes([value]))
     elif isinstance(value, int) and -(2**63) <= value < 2**63:
@@ -82,14 +89,8 @@ def _write(value: Any, parts: list[bytes], depth: int) -> None:
         _write_text(b"s", value, parts)
     elif isinstance(value, bytes):
         parts.append(b"y" + struct.pack("!Q", len(value)) + value)
-    elif isinstance(value, torch.Tensor) and _sendable(value):
-        _write_tensor(value, parts)
     elif isinstance(value, np.ndarray) and value.dtype.name in ARRAY_DTYPES:
         _write_array(value, parts)
-    elif isinstance(value, list | tuple):
-        parts.append((b"l" if isinstance(value, list) else b"u") + struct.pack("!I", len(value)))
-        for item in value:
-            _write(item, parts, depth + 1)
     else:
         name = value.type_name if isinstance(value, Unsupported) else type(value).__name__
         _write_text(b"x", name, parts)
@@ -98,7 +99,7 @@ def _write(value: Any, parts: list[bytes], depth: int) -> None:
 def _sendable(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout == torch.strided
-        and tensor.dtype in TENSOR_DTYPES
+        and tensor.dtype in TENSOR_CODES
         and tensor.device.type in DEVICES
         and tensor.dim() <= MAX_DIMENSIONS
     )
@@ -111,12 +112,12 @@ def _write_text(tag: bytes, text: str, parts: list[bytes]) -> None:
 
 def _write_tensor(tensor: torch.Tensor, parts: list[bytes]) -> None:
     device = DEVICES.index(tensor.device.type)
-    plain = tensor.detach().cpu().resolve_neg()
-    # NumPy has no bfloat16
-    numbers = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain
-    header = bytes([TENSOR_DTYPES.index(tensor.dtype), device, tensor.dim()])
+    header = bytes([TENSOR_CODES[tensor.dtype], device, tensor.dim()])
     parts.append(b"t" + header + struct.pack(f"!{tensor.dim()}Q", *tensor.shape))
-    parts.append(numbers.numpy().tobytes())
+    if tensor.dtype == torch.bfloat16:
+        # NumPy has no bfloat16
+        tensor = tensor.detach().resolve_neg().view(torch.int16)
+    parts.append(tensor.numpy(force=True).tobytes())
 
 
 def _write_array(array: np.ndarray[Any, Any], parts: list[bytes]) -> None:
