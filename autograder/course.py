@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from jupyter_core.paths import jupyter_config_path
 from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.converters import BaseConverter
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy import URL, NullPool, create_engine, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SAWarning, SQLAlchemyError
-from traitlets.config import Config, PyFileConfigLoader
+from traitlets import TraitError
+from traitlets.config import Config, Configurable, PyFileConfigLoader
 
 from autograder.assignment import (
     CONFIG_FILE,
@@ -30,6 +33,7 @@ from autograder.assignment import (
 )
 from autograder.nbgrader_plugin import uses_autograder, with_autograder
 
+AnyConverter = TypeVar("AnyConverter", bound=BaseConverter)
 # any number that no other program would lock in the same PostgreSQL database
 TABLES_LOCK = 7_120_926_450_331
 
@@ -76,8 +80,29 @@ class Course:
         return cls(root, with_autograder(config), file, uses_autograder(config))
 
     def directory(self, config: Config | None = None) -> CourseDirectory:
-        """Return nbgrader's view of the course."""
-        return CourseDirectory(config=config or self.config)
+        """Return nbgrader's view of the course.
+
+        Raises
+        ------
+        CourseError
+            If a setting is none that nbgrader takes.
+        """
+        config = config or self.config
+        with _named_setting(CourseDirectory, config):
+            return CourseDirectory(config=config)
+
+    def converter(self, kind: type[AnyConverter], config: Config | None = None) -> AnyConverter:
+        """Return what nbgrader does a step of its work with.
+
+        Raises
+        ------
+        CourseError
+            If a setting is none that nbgrader takes.
+        """
+        config = config or self.config
+        with _named_setting(kind, config):
+            converter: AnyConverter = kind(coursedir=self.directory(config), config=config)
+        return converter
 
     def gradebook(self) -> Gradebook:
         """Open the gradebook; close it by using it in a `with` statement.
@@ -228,6 +253,23 @@ def _settings(folder: Path) -> Config:
     except Exception as error:  # the file is a program
         reason = f"{type(error).__name__}: {error}"
         raise CourseError(f"{folder / CONFIG_FILE} cannot be read: {reason}") from error
+
+
+@contextlib.contextmanager
+def _named_setting(kind: type[Configurable], config: Config) -> Iterator[None]:
+    """Say which setting it is that a class of nbgrader does not take."""
+    try:
+        yield
+    except (AttributeError, ImportError, TraitError, ValueError) as error:
+        # what a hook's name cannot be found for does not name the hook
+        hooks = [
+            f"; {section}.{name} is {value!r}"
+            for section in kind.section_names()
+            for name, value in config[section].items()
+            if name.endswith("_hook")
+        ]
+        reason = f"{type(error).__name__}: {error}{''.join(hooks)}"
+        raise CourseError(f"a setting in {CONFIG_FILE} cannot be used: {reason}") from error
 
 
 @contextlib.contextmanager

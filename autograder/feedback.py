@@ -29,7 +29,7 @@ def write_feedback(
         config = copy.deepcopy(course.config)
         config.CourseDirectory.assignment_id = assignment.name
         config.CourseDirectory.student_id = glob.escape(student)
-        converter = GenerateFeedback(coursedir=course.directory(config), config=config)
+        converter = course.converter(GenerateFeedback, config)
         converter.force = True
         try:
             converter.start()

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from autograder.assignment import Assignment, BrokenCheckError, hidden_assignment
 from autograder.confinement import ConfinementUnavailableError, require_out_of_sight
+from autograder.convert_hooks import ConvertHooks
 from autograder.course import Course, CourseError
 from autograder.environment import environment
 from autograder.executors import open_executor
@@ -175,6 +176,7 @@ class _Run:
         self.batch = batch
         self.recorder = recorder
         self.progress = progress
+        self.hooks = ConvertHooks(batch.course, batch.assignment.name)
         self.names = sorted(recorder.cells)
         self.setting = make_setting(batch.course, batch.assignment, self.names)
         state = state_digest(batch.course, batch.assignment, self.setting)
@@ -212,7 +214,7 @@ class _Run:
                 self.statuses[student], self.records[student] = "unchanged", records
                 self.progress(student)
             else:
-                yield pending
+                yield self._read(student) if self.hooks.before(student) else pending
 
     def _read(self, student: str) -> Pending:
         folder, error = SubmissionFolder(), None
@@ -336,6 +338,7 @@ class _Run:
             student = result.student
             self.statuses[student] = "failed" if student in self.troubles else "graded"
             self.records[student] = {name: nb.record for name, nb in result.notebooks.items()}
+            self.hooks.after(student)
             self.progress(student)
 
     def _stop_if_asked(self) -> None:

@@ -264,10 +264,9 @@ class FolderWriter:
     def __init__(self, course: Course, assignment: str) -> None:
         self.course = course
         self.assignment = assignment
-        directory = course.directory()
-        converter = Autograde(coursedir=directory, config=course.config)
+        converter = course.converter(Autograde)
         self.permissions = int(str(converter.permissions), 8)
-        self.shared = bool(directory.groupshared)
+        self.shared = bool(converter.coursedir.groupshared)
         self.given = _given_files(course, assignment, converter.exclude_overwriting)
 
     def write(self, result: Result) -> None:

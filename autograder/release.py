@@ -92,7 +92,7 @@ def _generate(
     if not database:
         config.SaveCells.enabled = False
         config.GenerateAssignment.no_database = True
-    converter = GenerateAssignment(coursedir=course.directory(config), config=config)
+    converter = course.converter(GenerateAssignment, config)
     try:
         converter.start()
     except NbGraderException as error:

@@ -34,6 +34,30 @@ ADDED_STEP = """
 c.Autograde.autograde_preprocessors.append("nbconvert.preprocessors.ClearOutputPreprocessor")
 c.ClearOutputPreprocessor.enabled = True
 """
+HOOKS = """
+import json, os
+
+def note(step, assignment, student, notebooks):
+    names = [os.path.relpath(path, "submitted") for path in notebooks]
+    done = os.path.exists(f"autograded/{student}/{assignment}")
+    with open("calls.jsonl", "a") as file:
+        print(json.dumps([step, assignment, student, names, done]), file=file)
+
+def correct(assignment, student, notebooks):
+    note("before", assignment, student, notebooks)
+    for path in notebooks:
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:
+            file.write(text.replace("return None", "return 2 * x"))
+
+def tell(assignment, student, notebooks):
+    note("after", assignment, student, notebooks)
+    raise ValueError("no letter box")
+
+c.Autograde.pre_convert_hook = correct
+c.Autograde.post_convert_hook = tell
+"""
 HIDDEN_CHECK = '''
 import pytest
 from autograder.checking import Tolerance
@@ -220,6 +244,52 @@ def test_a_notebook_sees_nothing_of_the_course(elsewhere):
 def test_steps_that_a_course_adds_are_taken(elsewhere):
     notebook = nbformat.read(elsewhere / "autograded/good/ps/numbers.ipynb", as_version=4)
     assert all(cell.get("outputs", []) == [] for cell in notebook.cells)
+
+
+def test_a_courses_hooks_are_called_for_each_submission_that_is_graded(here, capsys):
+    """The first corrects what was handed in; the second fails, which is in the log."""
+    for student in ("ann", "bob"):
+        hand_in(here, student, {"double": "def double(x):\n    return None"})
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(HOOKS)
+    assert main(["grade", "ps", "--workers", "1"]) == 0
+    assert records(here)["ann", "words", "test_double"][0] == 1
+    calls = [json.loads(line) for line in (here / "calls.jsonl").read_text().splitlines()]
+    for student in ("ann", "bob"):
+        names = [f"{student}/ps/numbers.ipynb", f"{student}/ps/words.ipynb"]
+        assert [call for call in calls if call[2] == student] == [
+            ["before", "ps", student, names, False],
+            ["after", "ps", student, names, True],
+        ]
+    log = (here / "logs/grade_ps.log").read_text()
+    assert "bob: post_convert_hook failed: ValueError: no letter box" in log
+    assert main(["grade", "ps", "--workers", "1"]) == 0
+    assert "0 graded now, 2 unchanged" in " ".join(capsys.readouterr().out.split())
+    assert len((here / "calls.jsonl").read_text().splitlines()) == len(calls)
+
+
+def test_a_hook_that_is_no_function_is_an_error_that_names_it(here, capsys):
+    hand_in(here, "good", {})
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write('c.Autograde.pre_convert_hook = "no_such_module.hook"\n')
+    error = error_of(capsys, "grade", "ps")
+    assert "pre_convert_hook" in error
+    assert "no_such_module" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("Autograde.permissions", "read"), ("CourseDirectory.db_url", 3)]
+)
+def test_a_setting_that_nbgrader_does_not_take_is_an_error_that_names_it(
+    here, capsys, setting, value
+):
+    hand_in(here, "good", {})
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(f"c.{setting} = {value!r}\n")
+    error = error_of(capsys, "grade", "ps")
+    assert "nbgrader_config.py" in error
+    assert setting.rpartition(".")[2] in error
+    assert repr(value) in error
 
 
 def test_hidden_checks_can_be_added_for_a_cell(elsewhere):
