@@ -150,10 +150,11 @@ def _parse_content(content: dict[str, Any], repairs: list[str]) -> Submission:
     for number, raw in enumerate(raw_cells[:MAX_CELLS], start=1):
         cell = _parse_cell(raw)
         if cell is None:
-            repairs.append(f"Cell {number} could not be read and was left out.")
+            repairs.append(f"Cell {number} of the file could not be read and was left out.")
         elif len(cell.source) > MAX_SOURCE_CHARACTERS:
             repairs.append(
-                f"Cell {number} was left out: it has more than {MAX_SOURCE_CHARACTERS} characters."
+                f"Cell {number} of the file was left out: it has more than "
+                f"{MAX_SOURCE_CHARACTERS} characters."
             )
         else:
             submission.cells.append(cell)

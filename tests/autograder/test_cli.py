@@ -1,9 +1,11 @@
 import json
+import re
 import subprocess
 import sys
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 from autograder.assignment import Assignment
 from autograder.cli import main
@@ -128,6 +130,28 @@ def test_report_writes_page_table_and_feedback(here, capsys, hand_in):
         str(folder / "grades.csv"),
     ]
     assert (here.root / "course/feedback/ada/toy/toy.html").is_file()
+
+
+def test_feedback_numbers_the_cells_that_its_sentences_name(here, hand_in):
+    """The number of a cell that was stopped is the one above that cell."""
+
+    def end_the_process(notebook):
+        notebook.cells.insert(2, nbformat.v4.new_code_cell("import os\nos._exit(1)"))
+
+    hand_in("ada", end_the_process)
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    assert main(["report", "toy"]) == 0
+    page = BeautifulSoup(
+        (here.root / "course/feedback/ada/toy/toy.html").read_text(), "html.parser"
+    )
+    sentences = page.find(class_="notice").get_text()
+    (number,) = re.findall(r"Cell (\d+): the process that ran the notebook ended here", sentences)
+    (label,) = (
+        label for label in page.find_all(class_="label") if "os._exit" in label.parent.get_text()
+    )
+    assert label.get_text() == f"Cell {number}"
+    numbers = [int(re.match(r"Cell (\d+)", label.get_text())[1]) for label in page(class_="label")]
+    assert numbers == sorted(set(numbers))
 
 
 def test_doctor_says_what_is_installed_and_confined(capsys):
