@@ -47,11 +47,10 @@ REPLY_BYTES = 64 * 2**20
 SUBMISSION_REPLY_BYTES = 256 * 2**20
 MAX_OUTPUTS = 2 * protocol.MAX_CELL_OUTPUTS
 MAX_OUTPUT_DEPTH = 50
-TOO_MUCH_OUTPUT = {
-    "output_type": "stream",
-    "name": "stderr",
-    "text": f"[output beyond {SUBMISSION_OUTPUT_BYTES // 2**20} MiB of a notebook is not kept]\n",
-}
+TOO_MUCH_OUTPUT = (
+    f"[output beyond {SUBMISSION_OUTPUT_BYTES // 2**20} MiB of a notebook is not kept]"
+)
+MAX_SCORE_CHARACTERS = 100
 ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
 FIRST_UID = 200_000
@@ -290,7 +289,8 @@ class StudentProcess:
         reply = protocol.decode(data)
         if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], str)):
             raise protocol.ProtocolError("expected a cell's outputs")
-        return readable_outputs(reply[1]) if self.output_room >= 0 else [TOO_MUCH_OUTPUT]
+        outputs = readable_outputs(reply[1])
+        return outputs if self.output_room >= 0 else without_text(outputs, TOO_MUCH_OUTPUT)
 
     def _interrupt(self, reason: str) -> tuple[list[Any], str]:
         """Interrupt a cell as Jupyter does; end the process if that does not help."""
@@ -432,6 +432,26 @@ def readable_outputs(text: str) -> list[Any]:
     except (ValueError, RecursionError, AttributeError, nbformat.ValidationError) as error:
         raise protocol.ProtocolError("a cell's outputs are not a notebook's outputs") from error
     return outputs  # type: ignore[no-any-return]
+
+
+def without_text(outputs: list[Any], note: str) -> list[Any]:
+    """Return what nbgrader reads the score of a test cell from, and a note instead of the rest."""
+    kept: dict[str, Any] = {"stdout": _stream("stdout", note)}
+    for output in outputs:
+        kind = output["output_type"]
+        if kind == "error":
+            kept[kind] = {**output, "ename": output["ename"][:100], "evalue": "", "traceback": []}
+        elif kind == "execute_result" and kind not in kept:
+            text = "".join(output["data"].get("text/plain", ""))
+            shown = text if len(text) <= MAX_SCORE_CHARACTERS else note
+            kept[kind] = {**output, "data": {"text/plain": shown}, "metadata": {}}
+        elif output.get("name") == "stderr":
+            kept["stderr"] = _stream("stderr", note)
+    return list(kept.values())
+
+
+def _stream(name: str, text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": name, "text": f"{text}\n"}
 
 
 def _notebook_with(outputs: list[Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from traitlets import Instance
 from .protocol import MAX_CELL_OUTPUTS
 
 MAX_OUTPUT_BYTES = 2 * 2**20
+# of an output that is kept although the cell has said too much already
+MAX_DECISIVE_BYTES = 100_000
 
 Output = dict[str, Any]
 
@@ -36,25 +38,32 @@ class Recorder:
         self.outputs: list[Output] = []
         self.displays: dict[str, list[Output]] = {}
         self.size = 0
-        self.truncated = False
+        self.cut: set[str] = set()
+        self.decisive: dict[str, Output] = {}
 
     def start(self) -> None:
         """Begin a new cell."""
-        self.outputs, self.size, self.truncated = [], 0, False
+        self.outputs, self.size, self.cut, self.decisive = [], 0, set(), {}
 
     def add(self, output: Output) -> None:
-        """Record one output, unless the cell has said too much already."""
+        """Record one output, unless the cell has said too much already.
+
+        The last error and the last result are kept in any case: a test cell's score is in them.
+        """
         size = len(repr(output))
-        if self.truncated or self._is_full(size):
-            self._truncate()
+        if self._is_full(size):
+            self._cut("stdout")
+            if output["output_type"] in ("error", "execute_result"):
+                kept = output if size <= MAX_DECISIVE_BYTES else _without_text(output)
+                self.decisive[output["output_type"]] = kept
             return
         self.size += size
         self.outputs.append(output)
 
     def write(self, name: str, text: str) -> None:
         """Record text of a stream, joined to the stream's output before it."""
-        if self.truncated or self._is_full(len(text)):
-            self._truncate()
+        if self._is_full(len(text)):
+            self._cut(name)
             return
         self.size += len(text)
         last = self.outputs[-1] if self.outputs else {}
@@ -70,24 +79,34 @@ class Recorder:
 
     def clear(self) -> None:
         """Forget what the cell has shown so far."""
-        self.outputs = []
+        self.outputs, self.decisive = [], {}
 
     def finish(self) -> list[Output]:
         """Return the cell's outputs in nbformat's form."""
         for output in self.outputs:
             if output["output_type"] == "stream":
                 output["text"] = "".join(output["text"])
-        return self.outputs
+        return [*self.outputs, *self.decisive.values()]
 
     def _is_full(self, size: int) -> bool:
-        return self.size + size > MAX_OUTPUT_BYTES or len(self.outputs) >= MAX_CELL_OUTPUTS
+        full = self.size + size > MAX_OUTPUT_BYTES or len(self.outputs) >= MAX_CELL_OUTPUTS
+        return full or bool(self.cut)
 
-    def _truncate(self) -> None:
-        if not self.truncated:
-            self.truncated = True
+    def _cut(self, name: str) -> None:
+        """Say in a stream that more of it is not kept: nbgrader fails a test that wrote errors."""
+        if name not in self.cut:
+            self.cut.add(name)
             kept = f"{MAX_OUTPUT_BYTES // 2**20} MiB or {MAX_CELL_OUTPUTS} pieces"
             message = f"[output beyond {kept} is not kept]\n"
-            self.outputs.append({"output_type": "stream", "name": "stderr", "text": [message]})
+            self.outputs.append({"output_type": "stream", "name": name, "text": [message]})
+
+
+def _without_text(output: Output) -> Output:
+    """Return an error or a result that is too long to be kept without what it says."""
+    note = "[too long to be kept]"
+    if output["output_type"] == "error":
+        return {**output, "ename": output["ename"][:100], "evalue": note, "traceback": [note]}
+    return {**output, "data": {"text/plain": note}, "metadata": {}}
 
 
 class RecordedStream:
@@ -312,8 +331,19 @@ def run_cell(shell: NotebookShell, source: str) -> list[Output]:
     recorder.start()
     builtins.input = refuse_input
     with _recorded_descriptors(recorder), _recorded_streams(recorder):
-        shell.run_cell(source, store_history=True)
-    return recorder.finish()
+        result = shell.run_cell(source, store_history=True)
+    outputs = recorder.finish()
+    if not any(output["output_type"] == "error" for output in outputs):
+        errors = result.error_before_exec, result.error_in_exec
+        outputs += [_hidden_error(error) for error in errors if error is not None]
+    return outputs
+
+
+def _hidden_error(error: BaseException) -> Output:
+    """Return an error that the notebook kept from being shown, as nbgrader adds it."""
+    message = "An error occurred, and the notebook kept it from being shown."
+    name = type(error).__name__
+    return {"output_type": "error", "ename": name, "evalue": "", "traceback": [message]}
 
 
 @contextmanager

@@ -273,6 +273,31 @@ def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_note
     assert sorted(verdict.stopped) == [3, 4]
 
 
+def test_what_a_score_is_read_from_is_kept_where_a_notebook_shows_too_much(monkeypatch):
+    monkeypatch.setattr("autograder.student_process.SUBMISSION_OUTPUT_BYTES", 1000)
+    verdict = outputs_of(
+        "print('x' * 2000)",
+        "print('x'); 0.5",
+        "import sys; print('x', file=sys.stderr)",
+        "raise ValueError('x')",
+        "'x' * 200",
+    )
+    note = "[output beyond 64 MiB of a notebook is not kept]"
+    shown = [[output["output_type"] for output in verdict.outputs[index]] for index in range(5)]
+    assert shown == [
+        ["stream"],
+        ["stream", "execute_result"],
+        ["stream", "stream"],
+        ["stream", "error"],
+        ["stream", "execute_result"],
+    ]
+    assert {verdict.outputs[index][0]["text"] for index in range(5)} == {f"{note}\n"}
+    assert verdict.outputs[1][1]["data"] == {"text/plain": "0.5"}
+    assert verdict.outputs[2][1]["name"] == "stderr"
+    assert verdict.outputs[3][1]["ename"] == "ValueError"
+    assert verdict.outputs[4][1]["data"] == {"text/plain": note}
+
+
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
 def test_a_process_that_ends_early_is_reported(toy, toy_notebook, end):
     verdict, cell = grade(toy, toy_notebook(f"import os\n{end}"))

@@ -241,6 +241,37 @@ def test_a_notebook_sees_nothing_of_the_course(elsewhere):
     assert records(elsewhere)["spy", "words", "test_double"][0] == 0
 
 
+RIGHT = "return sum(values) / len(values)"
+LOUD = {
+    "hides_errors": "get_ipython().set_custom_exc((Exception,), lambda *_, **__: None)",
+    "shows_no_traceback": "get_ipython()._showtraceback = lambda *_: None",
+    "much_text": "print('x' * 3_000_000)",
+    "many_outputs": "[display(number) for number in range(3000)]",
+    "long_message": "raise ValueError('x' * 3_000_000)",
+    "much_text_right": f"print('x' * 3_000_000); {RIGHT}",
+    "many_outputs_right": f"[display(number) for number in range(3000)]; {RIGHT}",
+    "warns_at_last_right": f"print('x' * 3_000_000); warnings.warn('slow'); {RIGHT}",
+}
+
+
+def test_a_score_does_not_depend_on_what_is_shown(here):
+    """Bug: an error that the notebook hid was a passed test, much output a failed one."""
+    for student, body in LOUD.items():
+        hand_in(here, student, {"mean": f"def mean(values):\n    {body}\n"})
+    assert main(["grade", "ps", "--workers", "1"]) == 0
+    earned = {
+        student: tuple(
+            records(here)[student, "numbers", f"test_{name}"][0] for name in ("mean", "partial")
+        )
+        for student in LOUD
+    }
+    # what stock nbgrader gives them
+    assert earned == {
+        student: (0, 0) if not student.endswith("right") or "warns" in student else (2, 3)
+        for student in LOUD
+    }
+
+
 def test_steps_that_a_course_adds_are_taken(elsewhere):
     notebook = nbformat.read(elsewhere / "autograded/good/ps/numbers.ipynb", as_version=4)
     assert all(cell.get("outputs", []) == [] for cell in notebook.cells)
