@@ -63,11 +63,13 @@ FORBIDDEN_CALLS = (
     "fsopen",
     "fspick",
     "init_module",
+    "io_setup",
     "io_uring_enter",
     "io_uring_register",
     "io_uring_setup",
     "ioperm",
     "iopl",
+    "ioprio_set",
     "kcmp",
     "kexec_file_load",
     "kexec_load",
@@ -94,10 +96,15 @@ FORBIDDEN_CALLS = (
     "quotactl",
     "reboot",
     "request_key",
+    "sched_setaffinity",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
     "semget",
     "setdomainname",
     "sethostname",
     "setns",
+    "setpriority",
     "shmget",
     "swapoff",
     "swapon",
@@ -253,9 +260,9 @@ def forbidden_calls_program() -> bytes:
         flag = 1 << bit
         if flag & NEW_NAMESPACE_FLAGS:
             allow.add_rule(refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
-    allow.add_rule(
-        pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.NE, AF_UNIX)
-    )
+    for name in ("socket", "socketpair"):
+        family = pyseccomp.Arg(0, pyseccomp.NE, AF_UNIX)
+        allow.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), name, family)
     # memory that no limit counts
     shared = MAP_SHARED | MAP_ANONYMOUS
     allow.add_rule(refuse, "mmap", pyseccomp.Arg(3, pyseccomp.MASKED_EQ, shared, shared))

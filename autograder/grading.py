@@ -220,7 +220,7 @@ class _Run:
         folder, error = SubmissionFolder(), None
         try:
             path = self.batch.course.folder("submitted", student, self.batch.assignment.name)
-            folder = read_folder(path, self.names, self.ignored)
+            folder = read_folder(path, self.names, self.ignored, self.given)
         except Exception as trouble:  # the next submission must follow whatever happens
             error = trouble
         late = self.recorder.seconds_late(student, folder.timestamp)

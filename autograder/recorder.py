@@ -7,6 +7,7 @@ submission whose folder is not there yet is graded again, and comes out the same
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ from autograder.assignment import Assignment
 from autograder.course import Course
 from autograder.summary import points_of
 from autograder.work import GradedNotebook
+
+log = logging.getLogger("autograder.grading")
 
 Key = tuple[str, str]
 
@@ -273,18 +276,24 @@ class FolderWriter:
         """Write a student's autograded notebooks and the files beside them."""
         folder = self.course.folder("autograded", result.student, self.assignment)
         new, old = _beside(folder)
-        for stale in (new, old):
-            remove_folder(stale)
-        new.mkdir(parents=True)
-        for name, data in ({**result.files, **self.given}).items():
-            self._write(new / name, data)
-        for name, notebook in result.notebooks.items():
-            self._write(new / f"{name}.ipynb", notebook.text.encode())
+        remove_folder(old)
+        notebooks = {f"{name}.ipynb": nb.text.encode() for name, nb in result.notebooks.items()}
+        try:
+            self._fill(new, {**result.files, **self.given, **notebooks})
+        except OSError as error:  # what one student handed in must not stop the class
+            log.warning("%s: the files handed in were left out: %s", result.student, error)
+            self._fill(new, {**self.given, **notebooks})
         self._share(new)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
         remove_folder(old)
+
+    def _fill(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        remove_folder(folder)
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            self._write(folder / name, data)
 
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

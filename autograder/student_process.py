@@ -41,6 +41,9 @@ from autograder.spawned import spawn
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
 FORK_SECONDS = 10
+# an honest notebook that took all its time has its functions kept all the same
+LAST_FORK_SECONDS = 1
+TIME_IS_UP = "The submission has used up its time."
 CELL_MESSAGE_BYTES = 16 * 2**20
 SUBMISSION_OUTPUT_BYTES = 64 * 2**20
 REPLY_BYTES = 64 * 2**20
@@ -312,7 +315,7 @@ class StudentProcess:
         request = "become snapshot" if last else "snapshot"
         try:
             protocol.send(self.peer.connection, [request], [peer.inherited.fileno()])
-            peer.greet(time.monotonic() + FORK_SECONDS)
+            peer.greet(time.monotonic() + max(self._fork_seconds(), LAST_FORK_SECONDS))
             self.snapshots[grade_id] = peer
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
@@ -324,16 +327,25 @@ class StudentProcess:
             return UnreachableCaller("The process that held the notebook has ended.")
         if grade_id not in self.snapshots:
             return UnreachableCaller(f"This cell was not reached: {self.ended}.")
+        seconds = self._fork_seconds()
+        if seconds <= 0:
+            return UnreachableCaller(TIME_IS_UP)
         peer = Peer()
         try:
             connection = self.snapshots[grade_id].connection
             protocol.send(connection, ["serve"], [peer.inherited.fileno()])
-            peer.greet(time.monotonic() + FORK_SECONDS)
+            peer.greet(time.monotonic() + seconds)
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
+            if self._fork_seconds() <= 0:
+                return UnreachableCaller(TIME_IS_UP)
             self.lost.add(grade_id)
             return UnreachableCaller("The process that held the notebook has ended.")
         return SnapshotCaller(peer, self)
+
+    def _fork_seconds(self) -> float:
+        """Return how long a fork may take; none is waited for when the submission's time is up."""
+        return min(FORK_SECONDS, self.deadline - time.monotonic())
 
     def close(self) -> None:
         """End every process of the submission."""
@@ -374,7 +386,7 @@ class SnapshotCaller(ProcessCaller):
             raise StudentStoppedError(self.stopped)
         seconds = min(self.process.limits.call_seconds, self.process.deadline - time.monotonic())
         if seconds <= 0:
-            raise self._stop("The submission has used up its time.")
+            raise self._stop(TIME_IS_UP)
         deadline = time.monotonic() + seconds
         try:
             self.peer.connection.settimeout(seconds)
@@ -382,7 +394,7 @@ class SnapshotCaller(ProcessCaller):
             return self._receive(deadline)
         except TimeoutError as error:
             if seconds < self.process.limits.call_seconds:
-                raise self._stop("The submission has used up its time.") from error
+                raise self._stop(TIME_IS_UP) from error
             raise self._stop(f"`{function}` did not return within {seconds:g} seconds.") from error
         except (OSError, EOFError) as error:
             raise self._stop(f"The process ended while `{function}` ran.") from error

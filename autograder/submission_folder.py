@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nbgrader import utils
 
@@ -22,6 +22,7 @@ MAX_EXTRA_FILE_BYTES = 50 * 2**20
 MAX_EXTRA_BYTES = 100 * 2**20
 MAX_ENTRIES = 2_000
 MAX_DEPTH = 20
+MAX_NAME_BYTES = 1_000
 MAX_NOTES = 20
 MAX_TIMESTAMP_BYTES = 1_000
 TIMESTAMP = "timestamp.txt"
@@ -53,9 +54,16 @@ class SubmissionFolder:
 
 
 def read_folder(
-    folder: Path, notebooks: Sequence[str], ignored: Sequence[str] = ()
+    folder: Path,
+    notebooks: Sequence[str],
+    ignored: Sequence[str] = (),
+    given: Collection[str] = (),
 ) -> SubmissionFolder:
-    """Read a submission; `ignored` are nbgrader's patterns of names to leave out in silence."""
+    """Read a submission.
+
+    `ignored` are nbgrader's patterns of names to leave out in silence, `given` the names of the
+    course's own files, which are put over those handed in.
+    """
     read = SubmissionFolder()
     for name in notebooks:
         path = folder / f"{name}.ipynb"
@@ -63,19 +71,22 @@ def read_folder(
             read.notebooks[name] = read_file(path)
         except OSError as error:
             read.problems[name] = why_unreadable(path, error)
-    _read_files(folder, ignored, read)
+    _read_files(folder, ignored, given, read)
     _read_timestamp(read)
     return read
 
 
-def _read_files(folder: Path, ignored: Sequence[str], read: SubmissionFolder) -> None:
+def _read_files(
+    folder: Path, ignored: Sequence[str], given: Collection[str], read: SubmissionFolder
+) -> None:
     room = MAX_EXTRA_BYTES
+    given_folders = {str(parent) for name in given for parent in PurePath(name).parents}
     left_out = []
     for number, (name, kind) in enumerate(_entries(folder, ignored)):
         if number >= MAX_ENTRIES:
             left_out.append(f"Only the first {MAX_ENTRIES} files of the submission were read.")
             break
-        reason, data = kind, b""
+        reason, data = kind or _why_not_named_so(name, given, given_folders), b""
         if not reason:
             reason, data = _read(folder / name, room)
         if reason:
@@ -111,6 +122,20 @@ def _entries(folder: Path, ignored: Sequence[str]) -> Iterator[tuple[str, str]]:
                 pending.append(name)
             else:
                 yield name, f"a folder more than {MAX_DEPTH} levels deep"
+
+
+def _why_not_named_so(name: str, given: Collection[str], given_folders: Collection[str]) -> str:
+    """Return why a file cannot lie beside the course's own, or an empty string."""
+    try:
+        if len(name.encode()) > MAX_NAME_BYTES:
+            return f"in folders whose names have more than {MAX_NAME_BYTES} bytes together"
+    except UnicodeEncodeError:
+        return "not named in UTF-8"
+    if name in given_folders:
+        return "where the course has a folder of that name"
+    if any(str(parent) in given for parent in PurePath(name).parents):
+        return "in a folder where the course has a file of that name"
+    return ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

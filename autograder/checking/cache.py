@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 MAX_BYTES = 64 * 2**20
 # what a result takes besides its numbers, as the memory of a worker over a class shows
 OVERHEAD = 8_000
+# what an array takes besides its numbers
+ARRAY_OVERHEAD = 800
+OBJECT_SIZE = 100
+# a single result does not drive out the others
+LARGEST_SHARE = 4
 
 
 class ResultCache:
-    """Results by key; the one used longest ago goes first when all take more than `max_bytes`."""
+    """Results by key; the one used longest ago goes first when all take more than `max_bytes`.
+
+    One that takes a large share of that is not kept.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
@@ -39,20 +49,26 @@ class ResultCache:
     def keep(self, key: tuple[Hashable, bytes], result: Any) -> None:
         """Keep a result in place of the one that is there."""
         _, replaced = self.results.pop(key, (None, 0))
+        self.bytes -= replaced
         size = OVERHEAD + len(key[1]) + size_of(result)
+        if size > self.max_bytes // LARGEST_SHARE:
+            return
         self.results[key] = result, size
-        self.bytes += size - replaced
+        self.bytes += size
         while self.bytes > self.max_bytes:
             _, (_, freed) = self.results.popitem(last=False)
             self.bytes -= freed
 
 
 def size_of(value: Any) -> int:
-    """Return the bytes of all tensors in a value, an object's attributes included."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    if isinstance(value, bytes):
-        return len(value)
+    """Return about how many bytes a value takes, with what is in it."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return ARRAY_OVERHEAD + value.nbytes
+    parts: Iterable[Any] = ()
     if isinstance(value, list | tuple):
-        return sum(size_of(item) for item in value)
-    return sum(size_of(item) for item in vars(value).values()) if hasattr(value, "__dict__") else 0
+        parts = value
+    elif isinstance(value, dict):
+        parts = (*value.keys(), *value.values())
+    elif hasattr(value, "__dict__"):
+        parts = vars(value).values()
+    return sys.getsizeof(value, OBJECT_SIZE) + sum(map(size_of, parts))

@@ -3,8 +3,10 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -113,6 +115,7 @@ def test_a_check_that_trips_over_a_result_is_told_to_the_instructor(toy):
 
 
 USES_PYTEST = '''
+import numpy as np
 import pytest
 
 @pytest.fixture(scope="module")
@@ -235,13 +238,36 @@ def test_an_argument_that_bytes_do_not_tell_is_never_looked_up():
 
 
 def test_the_results_that_are_kept_are_bounded():
-    cache = ResultCache(max_bytes=10_000)
+    cache = ResultCache(max_bytes=100_000)
     for number in range(100):
         cache.get(("f", bytes([number])), lambda: torch.ones(100))
-    assert cache.bytes <= 10_000
-    assert 1 <= len(cache.results) < 10
+    assert cache.bytes <= 100_000
+    assert 5 <= len(cache.results) < 15
     assert cache.get(("f", bytes([99])), lambda: None) is not None
     assert cache.get(("f", bytes([0])), lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        np.zeros(10**6),
+        "x" * 10**6,
+        b"x" * 10**6,
+        [torch.zeros(0)] * 1_000,
+        [1.5] * 10**5,
+        {str(number): number for number in range(10_000)},
+    ],
+    ids=["array", "text", "bytes", "empty tensors", "numbers", "dictionary"],
+)
+def test_a_large_result_of_any_kind_counts_and_drives_out_no_other(large):
+    """Bug: what was neither a tensor nor bytes counted as nothing, and was kept for good."""
+    cache = ResultCache(max_bytes=1_000_000)
+    cache.keep(("small", b""), torch.ones(1))
+    before = cache.bytes
+    cache.keep(("large", b""), SimpleNamespace(value=large))
+    assert cache.find(("large", b"")) is None
+    assert cache.find(("small", b"")) is not None
+    assert cache.bytes == before
 
 
 def test_checks_run_by_hand_against_a_named_notebook(toy, toy_notebook):

@@ -431,7 +431,25 @@ def test_endless_output_is_cut():
     verdict = outputs_of("for _ in range(10**6):\n    print('x' * 100)")
     text = verdict.outputs[0][0]["text"]
     assert len(text) <= 2 * 2**20
-    assert "not kept" in verdict.outputs[0][-1]["text"]
+    assert "not kept" in verdict.outputs[0][1]["text"]
+
+
+SLOW_TO_SERVE = """
+import sys, time
+for module in list(sys.modules.values()):
+    if serve := vars(module).get("serve_calls"):
+        module.serve_calls = lambda *parts: (time.sleep(30), serve(*parts))
+def square(x):
+    return x * x
+"""
+
+
+def test_a_process_that_is_slow_to_start_is_not_waited_for_beyond_the_time_limit(toy, toy_notebook):
+    """Bug: each check waited for its process, whatever was left of the submission's time."""
+    limits = Limits(cell_seconds=2, call_seconds=1, total_seconds=7)
+    verdict = grade_notebook(toy_notebook(SLOW_TO_SERVE), toy, limits=limits)
+    checks = verdict.cells["test_square"].checks
+    assert {check.message for check in checks} == {"The submission has used up its time."}
 
 
 def test_what_follows_the_last_grade_cell_is_not_run(toy, toy_notebook):

@@ -14,6 +14,7 @@ import pytest
 from autograder.assignment import Assignment, BrokenCheckError
 from autograder.course import Course, CourseError
 from autograder.grading import Batch, submitted_students
+from autograder.recorder import FolderWriter, Result
 from autograder.sample_class import make_sample_class
 from autograder.summary import read_records
 from autograder.work import Work
@@ -147,6 +148,39 @@ def test_a_folder_without_a_notebook_gets_a_zero_and_a_reason(toy_course, hand_i
     assert (row.score, row.max_score) == (0, 8)
     assert row.happened == "There is no file 'toy.ipynb' in the submission."
     assert in_gradebook(toy_course)["manual"] == set()
+
+
+def test_files_named_as_the_courses_folders_stop_nobody(toy_course, hand_in):
+    """Bug: a file handed in where the source has a folder stopped the class, on every run."""
+    source = toy_course.folder("source", ".", "toy")
+    (source / "data").mkdir(parents=True)
+    (source / "data" / "x.csv").write_text("1")
+    (source / "helper.txt").write_text("help")
+    (hand_in("ada") / "data").write_text("mine")
+    (hand_in("bob") / "helper.txt").mkdir()
+    (toy_course.folder("submitted", "bob", "toy") / "helper.txt" / "a").write_text("mine")
+    hand_in("cay")
+    rows = grade(toy_course)
+    assert {student: row.score for student, row in rows.items()} == dict.fromkeys(rows, 6)
+    assert (
+        "The file 'data' is where the course has a folder of that name and was left out."
+        in rows["ada"].happened
+    )
+    assert (
+        "The file 'helper.txt/a' is in a folder where the course has a file of that name"
+        in rows["bob"].happened
+    )
+    for student in rows:
+        autograded = toy_course.folder("autograded", student, "toy")
+        assert (autograded / "data" / "x.csv").read_text() == "1"
+        assert (autograded / "helper.txt").read_text() == "help"
+
+
+def test_files_that_cannot_be_written_beside_a_notebook_stop_nobody(toy_course, caplog):
+    writer = FolderWriter(toy_course, "toy")
+    writer.write(Result("ada", {}, {"a": b"1", "a/b": b"2"}, None, 0))
+    assert list(toy_course.folder("autograded", "ada", "toy").iterdir()) == []
+    assert "ada: the files handed in were left out: " in caplog.text
 
 
 def test_a_linked_notebook_and_linked_files_are_not_followed(toy_course, hand_in, tmp_path):

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from autograder import submission_folder
-from autograder.submission_folder import MAX_DEPTH, read_folder
+from autograder.submission_folder import MAX_DEPTH, MAX_NAME_BYTES, read_folder
 
 # deeper than Python's recursion limit
 LEVELS = 1_200
@@ -48,6 +48,19 @@ def test_files_that_are_too_large_together_are_left_out_and_named(tmp_path, monk
         f"The file '{name}' is beyond the 1 MiB that files may have together and was left out."
         for name in ("b", "c")
     ]
+
+
+def test_files_with_names_that_cannot_be_kept_are_left_out_and_named(tmp_path):
+    deep = tmp_path.joinpath(*["d" * 200] * 6)
+    deep.mkdir(parents=True)
+    (deep / "far.txt").write_text("far")
+    (tmp_path / "near.txt").write_text("near")
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text("not UTF-8")
+    read = read_folder(tmp_path, [])
+    assert set(read.files) == {"near.txt"}
+    odd, long = sorted(read.notes)
+    assert f"in folders whose names have more than {MAX_NAME_BYTES} bytes together" in long
+    assert odd == "The file '?.txt' is not named in UTF-8 and was left out."
 
 
 def test_more_files_than_anyone_needs_are_left_out_and_counted(tmp_path, monkeypatch):
