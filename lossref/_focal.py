@@ -357,10 +357,9 @@ def ohem_cross_entropy(
     rows, shape = class_rows(logits)
     index, valid, _ = index_targets(target, shape, rows, None, ignore_index)
     losses = IndexCrossEntropy.apply(rows, index, valid)
-    # The decimal as written: 0.07 * 100 in binary is above 7, and its ceiling 8.
-    count = math.ceil(Fraction(repr(float(keep))) * int(visible(valid).sum()))
     order = torch.where(valid, losses.detach(), -torch.inf).argsort(descending=True, stable=True)
-    hardest = torch.zeros_like(valid).index_fill(0, order[:count], True)
+    among_the_first = torch.arange(len(order), device=order.device) < _share(keep, valid)
+    hardest = torch.zeros_like(valid).scatter(0, order, among_the_first)
     return finish(
         torch.where(hardest, losses, 0.0).reshape(shape),
         mask=hardest.reshape(shape),
@@ -369,3 +368,14 @@ def ohem_cross_entropy(
         denominator=denominator,
         nan_if_empty=nan_if_empty,
     )
+
+
+def _share(keep: float, valid: Tensor) -> int | Tensor:
+    """How many rows are the share `keep` of the valid ones, rounded up."""
+    # The decimal as written: 0.07 * 100 in binary is above 7, and its ceiling 8.
+    share = Fraction(repr(float(keep)))
+    if visible(valid) is valid:
+        return math.ceil(share * int(valid.sum()))
+    # Under vmap each example has a number of its own, which cannot be asked for.
+    shares = [math.ceil(share * rows) for rows in range(len(valid) + 1)]
+    return torch.tensor(shares, device=valid.device).gather(0, valid.sum().unsqueeze(0))

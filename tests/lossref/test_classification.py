@@ -143,6 +143,16 @@ def test_a_masked_class_of_weight_zero_is_left_out_of_smoothing():
     assert gradient[0, 2] == 0
 
 
+def test_a_target_of_weight_zero_keeps_the_smoothed_part_of_the_others(generator):
+    x = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    y, weight = torch.tensor([1, 2]), torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    options = {"weight": weight, "label_smoothing": 0.3, "reduction": "none"}
+    by_index = value_and_gradient(lossref.cross_entropy, x, y, **options)
+    by_share = value_and_gradient(lossref.cross_entropy, x, F.one_hot(y, 3).double(), **options)
+    torch.testing.assert_close(by_index, by_share)
+    assert bool((by_index[0] > 0).all())
+
+
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_ignored_rows_touch_nothing_whatever_they_hold(poison, smoothing, generator):
@@ -407,6 +417,39 @@ def test_smooth_labels():
     half = lossref.smooth_labels(np.array([1]), 2, epsilon=0.5, dtype=np.float16)
     assert half.dtype == np.float16
     assert half.tolist() == [[0.25, 0.75]]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_smooth_labels_are_correctly_rounded(dtype, generator):
+    bound = 2 if dtype == torch.float64 else 0.501
+    for epsilon in (0.3, 1.0):
+        share, rest = mpf(epsilon) / 7, 1 - mpf(epsilon)
+        got = lossref.smooth_labels(torch.tensor([0, 6]), 7, epsilon=epsilon, dtype=dtype)
+        assert got.dtype == dtype
+        expected = [[rest * v + share for v in one_hot(y, 7)] for y in (0, 6)]
+        assert worst(got, expected) <= bound
+        # The classes are on axis 1, not on the last.
+        target = torch.rand(3, 7, 2, generator=generator).to(dtype)
+        got = lossref.smooth_labels(target, epsilon=epsilon)
+        assert got.dtype == dtype
+        expected = [rest * v + share for v in exact(target.flatten())]
+        assert worst(got.flatten(), expected) <= bound
+
+
+def test_bad_input_of_smooth_labels_is_named():
+    y, t = torch.tensor([0, 1, 2]), torch.full((2, 3), 0.5)
+    smooth = lossref.smooth_labels
+    for wrong, held in ((y + 1, 3), (y - 1, -1)):
+        message = rf"target must be class indices in \[0, 3\), but holds {held}"
+        refused(ValueError, message, smooth, wrong, 3, epsilon=0.1)
+    refused(ValueError, r"num_classes is 4, but target has 3 classes", smooth, t, 4, epsilon=0.1)
+    for classes in (None, 0, 2.5):
+        message = rf"num_classes must be an integer of at least 1, got {classes}"
+        refused(ValueError, message, smooth, y[:0], classes, epsilon=0.1)
+    for epsilon in (-0.1, 1.1):
+        message = r"epsilon must be a number in \[0, 1\]"
+        refused(ValueError, message, smooth, y, 3, epsilon=epsilon)
+    refused(TypeError, r"target must hold integer class indices", smooth, y > 0, 3, epsilon=0.1)
 
 
 def test_bad_input_is_named():

@@ -45,6 +45,27 @@ def test_ignored_rows_of_nan_or_infinity_touch_nothing(loss, poison, generator):
     assert torch.equal(gradient[1::2], torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "smoothed", "focal", "generalized", "ohem"])
+def test_gradients_of_gradients_with_an_ignored_row_of_nan(name, generator):
+    loss = INDEXED[name]
+    x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    factors = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    y, kept = torch.tensor([0, -100, 2, 1]), torch.tensor([0, 2, 3])
+
+    def second(x, y, factors):
+        x = x.clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(loss(x, y), x, create_graph=True)
+        return torch.autograd.grad((slopes * factors).sum(), x)[0]
+
+    expected = second(x[kept], y[kept], factors[kept])
+    x[1] = math.nan
+    got = second(x, y, factors)
+    torch.testing.assert_close(got[kept], expected)
+    assert got[1].tolist() == [0.0, 0.0, 0.0]
+    few = x[kept].requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, y[kept]), few)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_an_empty_batch_costs_nothing(loss):
     x, y = torch.ones(0, 3), torch.ones(0, dtype=torch.long)

@@ -102,6 +102,12 @@ def test_z_loss_mask(generator):
     assert lossref.z_loss(torch.zeros(0, 3)) == 0
 
 
+def test_z_loss_has_two_derivatives(generator):
+    x = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lossref.z_loss, x)
+    assert torch.autograd.gradgradcheck(lossref.z_loss, x)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("distance", [0.0, 1e-3, 1.0, 20.0])
@@ -203,11 +209,70 @@ def test_ohem_counts_the_decimal_as_written_and_breaks_ties_by_order():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+def test_ohem_is_as_exact_as_the_cross_entropy(dtype, generator):
+    for name, row, y in rows(dtype, generator):
+        loss, slopes = oracle.cross_entropy(exact(row), one_hot(y, 5))
+        got, gradient = value_and_gradient(
+            lossref.ohem_cross_entropy, row[None], torch.tensor([y]), keep=1.0
+        )
+        wide = dtype == torch.float64
+        assert worst(got, loss) <= (3 if wide else 1), name
+        assert worst(gradient, slopes) <= (4 if wide else 1), name
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_ohem_ranks_before_it_rounds(dtype):
+    # Both losses round to 65, but the second is larger.
+    x = torch.tensor([[-1 + torch.finfo(dtype).eps, 64.0], [-1.0, 64.0]], dtype=dtype)
+    y = torch.zeros(2, dtype=torch.long)
+    each = lossref.cross_entropy(x, y, reduction="none")
+    assert each.tolist() == [65.0, 65.0]
+    none = lossref.ohem_cross_entropy(x, y, keep=0.5, reduction="none")
+    assert none.tolist() == [0.0, 65.0]
+
+
+def test_ohem_keeps_the_share_of_each_example_under_vmap():
+    """Bug: the share was that of all mapped examples together."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 8, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(4, (3, 8), generator=generator)
+    y[1, :5] = -100
+
+    def loss(x, y):
+        return lossref.ohem_cross_entropy(x, y, keep=0.25)
+
+    each = torch.stack([loss(*example) for example in zip(x, y, strict=True)])
+    assert torch.equal(torch.func.vmap(loss)(x, y), each)
+    slopes = torch.func.vmap(torch.func.grad(loss))(x, y)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        sum(loss(*example) for example in zip(leaf, y, strict=True)), leaf
+    )
+    torch.testing.assert_close(slopes, expected, rtol=1e-15, atol=1e-17)
+
+
+def test_ohem_ignores_the_index_it_is_given_and_divides_by_what_it_kept(generator):
+    x = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    y = torch.tensor([[0, 1, 2, 1, 0], [2, 2, 1, 1, 0]])
+    each = lossref.cross_entropy(x, y, ignore_index=1, reduction="none")
+    # 6 are left, and 2.4 of them are 3.
+    hardest = each.flatten().sort(descending=True).values[:3]
+    options = {"keep": 0.4, "ignore_index": 1}
+    torch.testing.assert_close(lossref.ohem_cross_entropy(x, y, **options), hardest.mean())
+    total = lossref.ohem_cross_entropy(x, y, reduction="sum", **options)
+    torch.testing.assert_close(total, hardest.sum())
+    of_batch = lossref.ohem_cross_entropy(x, y, denominator=7, **options)
+    torch.testing.assert_close(of_batch, hardest.sum() / 7)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
-def test_dice_holds_its_bound(dtype, smooth, place, generator):
+@pytest.mark.parametrize("targets", ["binary", "soft"])
+def test_dice_holds_its_bound(dtype, smooth, targets, place, generator):
     for scale in (0.1, 3.0, 30.0):
         x = (torch.randn(3, 8, generator=generator) * scale).to(dtype)
-        t = (torch.rand(3, 8, generator=generator) > 0.5).to(dtype)
+        t = torch.rand(3, 8, generator=generator)
+        t = (t > 0.5).to(dtype) if targets == "binary" else t.to(dtype)
         t[0] = (x[0] > 0).to(dtype)
         got, gradient = value_and_gradient(
             lossref.dice_loss, x.to(place), t.to(place), smooth=smooth, reduction="none"
@@ -241,6 +306,44 @@ def test_dice_of_nothing_masks_and_soft_targets(generator):
     assert torch.autograd.gradgradcheck(lambda x: lossref.dice_loss(x, t[:, 0].double()), small)
 
 
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 2.0])
+def test_dice_targets_under_the_mask_touch_nothing(poison, generator):
+    x, t = torch.randn(2, 4, generator=generator), torch.rand(2, 4, generator=generator)
+    mask = torch.tensor([True, False, True, True])
+    kept = value_and_gradient(lossref.dice_loss, x[:, mask], t[:, mask])
+    t[:, 1] = poison
+    got, gradient = value_and_gradient(lossref.dice_loss, x, t, mask=mask)
+    torch.testing.assert_close(got, kept[0])
+    torch.testing.assert_close(gradient[:, mask], kept[1])
+    assert gradient[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_dice_reductions_and_whole_numbers_as_targets(generator):
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    t = torch.rand(3, 4, generator=generator) > 0.5
+    each = lossref.dice_loss(x, t.double(), reduction="none")
+    assert torch.equal(lossref.dice_loss(x, t, reduction="none"), each)
+    assert torch.equal(lossref.dice_loss(x, t.int(), reduction="none"), each)
+    torch.testing.assert_close(lossref.dice_loss(x, t, reduction="sum"), each.sum())
+    torch.testing.assert_close(lossref.dice_loss(x, t), each.sum() / 3)
+    torch.testing.assert_close(lossref.dice_loss(x, t, denominator=7), each.sum() / 7)
+    assert lossref.dice_loss(x[:0], t[:0]) == 0
+    assert lossref.dice_loss(x[:0], t[:0], nan_if_empty=True).isnan()
+
+
+def test_bad_input_of_dice_is_named():
+    x, t = torch.zeros(2, 3), torch.ones(2, 3)
+    dice = lossref.dice_loss
+    for smooth in (-1.0, math.inf, math.nan):
+        refused(ValueError, r"smooth must be a number in \[0, inf\)", dice, x, t, smooth=smooth)
+    refused(ValueError, r"target must have shape \(2, 3\)", dice, x, t[:, :1])
+    refused(ValueError, r"target must be in \[0, 1\], but holds 2", dice, x, 2 * t)
+    refused(TypeError, r"target must have the dtype of the prediction", dice, x, t.double())
+    refused(TypeError, r"mask must be a boolean array", dice, x, t, mask=t)
+    wide = torch.ones(4, 2, 3, dtype=torch.bool)
+    refused(ValueError, r"mask must broadcast to shape \(2, 3\)", dice, x, t, mask=wide)
+
+
 def test_nn_pu_loss_is_the_papers_risk(generator):
     x = torch.randn(20, generator=generator, dtype=torch.float64, requires_grad=True)
     t = (torch.rand(20, generator=generator) < 0.3).double()
@@ -270,6 +373,92 @@ def test_nn_pu_loss_clips_and_steps_back():
     torch.testing.assert_close(floor, first - 0.1)
     alone = lossref.nn_pu_loss(x[1:], t[1:], prior=0.5)
     torch.testing.assert_close(alone, torch.sigmoid(x[1:]).mean())
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("surrogate", ["sigmoid", "logistic"])
+def test_nn_pu_loss_is_correct_in_the_last_place(dtype, surrogate, generator):
+    x = (torch.randn(12, generator=generator) * 3).to(dtype)
+    t = torch.arange(12) % 3 == 0
+    got, gradient = value_and_gradient(lossref.nn_pu_loss, x, t, prior=0.25, surrogate=surrogate)
+
+    def sigma(v):
+        return 1 / (1 + mp.exp(-v))
+
+    def loss(v):
+        return sigma(v) if surrogate == "sigmoid" else mp.log1p(mp.exp(v))
+
+    def slope(v):
+        return sigma(v) * sigma(-v) if surrogate == "sigmoid" else sigma(v)
+
+    positive, unlabelled = exact(x[t]), exact(x[~t])
+    negative_risk = mp.fsum(map(loss, unlabelled)) / 8 - mp.fsum(map(loss, positive)) / 16
+    assert negative_risk > 0
+    assert worst(got, mp.fsum(loss(-v) for v in positive) / 16 + negative_risk) <= 1
+    assert worst(gradient[t], [-(slope(-v) + slope(v)) / 16 for v in positive]) <= 1
+    assert worst(gradient[~t], [slope(v) / 8 for v in unlabelled]) <= 1
+
+
+def test_nn_pu_loss_of_certain_positives_keeps_its_digits():
+    x = torch.tensor([30.0, -5.0], dtype=torch.float64)
+    got = lossref.nn_pu_loss(x, torch.tensor([1, 0]), prior=0.5)
+    assert worst(got, 1 / (1 + mp.exp(30)) / 2) <= 4
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_nn_pu_loss_rounds_no_term_of_the_negative_risk(dtype):
+    # 0.5025 - 0.5 * 0.9997: what is left is a two-hundredth of what was subtracted.
+    x = torch.tensor([8.0, 0.01], dtype=dtype)
+    (a, b), half = exact(x), mpf(0.5)
+    got = lossref.nn_pu_loss(x, torch.tensor([1, 0]), prior=0.5)
+    negative_risk = 1 / (1 + mp.exp(-b)) - half / (1 + mp.exp(-a))
+    assert worst(got, half / (1 + mp.exp(a)) + negative_risk) <= 1
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_nn_pu_loss_at_the_threshold_is_not_below_it(gamma):
+    # The negative risk is 1/2 - 1/2 * 1, and then half of that below 0.
+    x = torch.tensor([math.inf, 0.0], dtype=torch.float64)
+    for beta, prior in ((0.0, 0.5), (0.25, 0.75)):
+        got, gradient = value_and_gradient(
+            lossref.nn_pu_loss, x, torch.tensor([1, 0]), prior=prior, beta=beta, gamma=gamma
+        )
+        assert got == -beta
+        assert gradient.tolist() == [0.0, 0.25]
+
+
+def test_each_mean_of_nn_pu_loss_is_of_its_own_examples_alone():
+    x = torch.tensor([-math.inf, 1.0], dtype=torch.float64)
+    options = {"prior": 0.5, "surrogate": "logistic"}
+    got, gradient = value_and_gradient(lossref.nn_pu_loss, x, torch.tensor([0, 1]), **options)
+    torch.testing.assert_close(got, 0.5 * F.softplus(-x[1]))
+    torch.testing.assert_close(gradient[1], -0.5 * torch.sigmoid(-x[1]))
+    assert gradient[0] == 0
+
+
+@pytest.mark.parametrize("surrogate", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_nn_pu_loss_has_two_derivatives(surrogate, gamma):
+    for x in ([4.0, -5.0, -6.0], [-1.0, 2.0, 0.5]):
+        x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        options = {"prior": 0.5, "gamma": gamma, "surrogate": surrogate}
+        assert torch.autograd.gradgradcheck(
+            lambda x, o=options: lossref.nn_pu_loss(x, torch.tensor([1, 0, 0]), **o), x
+        )
+
+
+def test_bad_input_of_nn_pu_loss_is_named():
+    x, t = torch.zeros(3), torch.tensor([1, 0, 1])
+    pu = lossref.nn_pu_loss
+    for prior in (0.0, 1.0):
+        refused(ValueError, r"prior must be a number in \(0, 1\)", pu, x, t, prior=prior)
+    refused(ValueError, r"beta must be a number in \[0, inf", pu, x, t, prior=0.5, beta=-0.1)
+    for gamma in (-0.1, 1.1):
+        message = r"gamma must be a number in \[0, 1\]"
+        refused(ValueError, message, pu, x, t, prior=0.5, gamma=gamma)
+    refused(ValueError, r"target must have shape \(3,\)", pu, x, t[:, None], prior=0.5)
+    refused(ValueError, r"logits must have shape \(3,\)", pu, x[:, None], t[:, None], prior=0.5)
+    refused(ValueError, r"target must be 0 or 1, but holds 0.5", pu, x, 0.5 * t, prior=0.5)
 
 
 def test_calibration_error_by_hand():
@@ -302,6 +491,55 @@ def test_calibration_error_of_two_classes_and_of_nothing():
     assert half.dtype == np.float16
 
 
+def test_calibration_error_has_edges_at_the_exact_quotients():
+    # 0.6 is 3/5 rounded and ends its bin; 3 times the rounded 1/5 is above it.
+    p = np.array([0.6, np.nextafter(0.6, 1.0)])
+    got = lossref.expected_calibration_error(np.stack([p, 1 - p], 1), np.array([0, 1]), bins=5)
+    np.testing.assert_allclose(got, (0.4 + 0.6) / 2)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_calibration_error_is_computed_in_float64(dtype, generator):
+    p = torch.rand(200, generator=generator, dtype=torch.float64).to(dtype)
+    target = torch.randint(2, (200,), generator=generator)
+    tops = [max(v, 1 - v) for v in exact(p)]
+    hits = [(v >= mpf("0.5")) == bool(y) for v, y in zip(exact(p), target.tolist(), strict=True)]
+    bins = [max(0, int(mp.ceil(v * 4)) - 1) for v in tops]
+    gaps = [mpf(0)] * 4
+    for b, hit, top in zip(bins, hits, tops, strict=True):
+        gaps[b] += hit - top
+    got = lossref.expected_calibration_error(p, target, bins=4)
+    # In float64 by the ULP of what cancels in a gap, a sum of up to 200.
+    floor, bound = ([mpf(1)], 4) if dtype == torch.float64 else (None, 1)
+    assert worst(got, [mp.fsum(map(abs, gaps)) / 200], floor=floor) <= bound
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_calibration_error_takes_1_minus_p_before_it_rounds(dtype):
+    p = torch.tensor([0.1], dtype=dtype)
+    assert lossref.expected_calibration_error(p, torch.tensor([0])) == p
+
+
+def test_calibration_error_of_a_tie_has_no_gradient_and_15_bins():
+    p = torch.tensor([0.5, 0.52], dtype=torch.float64, requires_grad=True)
+    # Both predict the positive class, and both are in (7/15, 8/15]: a hit and a miss.
+    got = lossref.expected_calibration_error(p, torch.tensor([1, 0]))
+    torch.testing.assert_close(got, torch.tensor(0.01, dtype=torch.float64))
+    assert not got.requires_grad
+    assert lossref.expected_calibration_error(p[:0], torch.tensor([], dtype=torch.long)) == 0
+
+
+def test_bad_input_of_the_calibration_error_is_named():
+    x, y = torch.full((4, 3), 0.25), torch.tensor([0, 1, 2, 1])
+    ece = lossref.expected_calibration_error
+    for bins in (0, -1, True, 2.5):
+        refused(ValueError, rf"bins must be a positive integer, got {bins}", ece, x, y, bins=bins)
+    refused(ValueError, r"target must be classes in \[0, 3\), but holds -1", ece, x, y - 1)
+    refused(ValueError, r"target must be classes in \[0, 2\)", ece, x[:, 0], y)
+    for shape in ((4, 3, 1), (4, 0), ()):
+        refused(ValueError, r"probs must have shape \(N, C\) or \(N,\)", ece, torch.zeros(shape), y)
+
+
 def test_uncertainty_weighting():
     losses = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
     s = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
@@ -319,6 +557,15 @@ def test_uncertainty_weighting_is_correct_in_the_last_place(dtype, generator):
     got = lossref.uncertainty_weighted_loss(losses, s)
     pairs = zip(exact(losses), exact(s), strict=True)
     assert worst(got, mp.fsum((mp.exp(-b) * a + b) / 2 for a, b in pairs)) <= 1
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_uncertainty_weighting_rounds_no_term(dtype):
+    # The terms are 0.66 and -0.58.
+    losses, s = torch.tensor([[0.1, 0.1], [1.3, -1.7]], dtype=dtype)
+    pairs = zip(exact(losses), exact(s), strict=True)
+    expected = mp.fsum((mp.exp(-b) * a + b) / 2 for a, b in pairs)
+    assert worst(lossref.uncertainty_weighted_loss(losses, s), expected) <= 1
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -374,6 +621,8 @@ def test_multi_task_columns_and_wrong_arrays_are_named(name):
             arrays = [x] * count
             arrays[position] = wrong
             refused(error, "must (have|be)", loss, *arrays)
+    refused(ValueError, r"must have shape \(3,\)", loss, *[x[:, None]] * count)
+    refused(ValueError, r"must have shape \(1,\)", loss, *[x[0]] * count)
 
 
 def test_no_tasks_cost_nothing():
@@ -446,6 +695,63 @@ def test_gradnorm_weighs_norms_and_lets_no_weight_below_zero():
     np.testing.assert_allclose(got, [0.0, 2.0])
 
 
+def test_gradnorm_gives_constants(generator):
+    for name in ("gradnorm targets", "gradnorm weights"):
+        loss, count = MULTI_TASK[name]
+        arrays = [torch.rand(4, generator=generator) + 0.5 for _ in range(count)]
+        assert not loss(*(x.requires_grad_() for x in arrays)).requires_grad
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_gradnorm_weights_are_rounded_once(dtype, generator):
+    for _ in range(20):
+        arrays = [(torch.rand(5, generator=generator) + 0.3).to(dtype) for _ in range(3)]
+        # Exact enough: one format up, of which the last place is far below that of the result.
+        wide = lossref.gradnorm_weights(*(x.double() for x in arrays), learning_rate=0.1)
+        got = lossref.gradnorm_weights(*arrays, learning_rate=0.1)
+        assert worst(got, exact(wide)) <= 0.51
+
+
+def test_gradnorm_weights_ask_for_the_norms_of_their_alpha():
+    # The targets are [1, 1], [0.4, 1.6] and [0.25, 2.02]; only of the last is the first too large.
+    ones, norms, ratios = np.ones(2), np.array([0.33, 1.67]), np.array([1.0, 4.0])
+    for alpha, sign in ((0.0, -1), (1.0, -1), (1.5, 1)):
+        step = ones - 0.025 * norms * np.array([sign, -sign])
+        got = lossref.gradnorm_weights(ones, norms, ratios, alpha=alpha)
+        np.testing.assert_allclose(got, 2 * step / step.sum())
+    assert np.array_equal(lossref.gradnorm_weights(ones, norms, ratios), got)
+
+
+def test_gradnorm_takes_the_ends_of_its_ranges():
+    norms, ratios = np.array([0.0, 3.0]), np.array([0.5, 1.5])
+    assert lossref.gradnorm_targets(norms, ratios, alpha=0.0).tolist() == [1.5, 1.5]
+    weights = np.array([0.5, 1.5])
+    assert lossref.gradnorm_weights(weights, norms, ratios, learning_rate=0.0).tolist() == [
+        0.5,
+        1.5,
+    ]
+
+
+def test_bad_input_of_gradnorm_is_named():
+    one, zero = torch.ones(2), torch.zeros(2)
+    targets, weights = lossref.gradnorm_targets, lossref.gradnorm_weights
+    refused(ValueError, r"grad_norms must be at least 0, but holds -1", targets, -one, one)
+    for ratios in (zero, -one):
+        refused(ValueError, r"loss_ratios must be positive, but holds", targets, one, ratios)
+        refused(ValueError, r"loss_ratios must be positive, but holds", weights, one, one, ratios)
+        refused(ValueError, r"weights must be positive, but holds", weights, ratios, one, one)
+    refused(ValueError, r"grad_norms must be at least 0, but holds -1", weights, one, -one, one)
+    refused(ValueError, r"alpha must be a number in \[0, inf", targets, one, one, alpha=-1.0)
+    refused(ValueError, r"alpha must be a number in \[0, inf", weights, one, one, one, alpha=-1.0)
+    for rate in (-0.1, math.inf):
+        message = r"learning_rate must be a number in \[0, inf\)"
+        refused(ValueError, message, weights, one, one, one, learning_rate=rate)
+    # With an alpha below 1, both norms can be above what is asked of them.
+    norms, ratios = torch.tensor([0.6, 1.4]), torch.tensor([1.0, 9.0])
+    message, options = r"no weight stays positive", {"alpha": 0.5, "learning_rate": 10.0}
+    refused(ValueError, message, weights, one, norms, ratios, **options)
+
+
 def test_bad_input_is_named():
     x, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 1])
     refused(ValueError, r"gamma must be", lossref.focal_loss, x, y, gamma=-1.0)
@@ -456,7 +762,9 @@ def test_bad_input_is_named():
         refused(ValueError, message, loss, x, x, temperature=temperature)
     refused(ValueError, r"teacher_logits must have shape", lossref.distillation_loss, x, x[:2])
     refused(ValueError, r"p must be 1 or 2, got 3", lossref.multi_margin_loss, x, y, p=3)
-    refused(ValueError, r"keep must be .*\(0, 1\], got 0", lossref.ohem_cross_entropy, x, y, keep=0)
+    for keep in (0, 1.5):
+        message = rf"keep must be .*\(0, 1\], got {keep}"
+        refused(ValueError, message, lossref.ohem_cross_entropy, x, y, keep=keep)
     refused(ValueError, r"shape \(N, \.\.\.\)", lossref.dice_loss, x[0], x[0])
     pu = lossref.nn_pu_loss
     refused(ValueError, r"prior must be", pu, x[:, 0], y, prior=0.0)
