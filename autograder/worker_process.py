@@ -30,6 +30,8 @@ Kind = Literal["done", "ended", "unconfined", "unfit", "fault"]
 
 # how often, once a second, a request that nobody waits for any more is interrupted
 INTERRUPTS = 10
+# of a processor, for one request; what a student's processes take is limited by themselves
+TRUSTED_SECONDS = 120
 
 
 class WorkerEndedError(BrokenExecutor):
@@ -126,6 +128,8 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=INTERRUPTS + 5)
         status = self.process.returncode
+        if status == -signal.SIGPROF:
+            return f"the grader's own work on it took more than {TRUSTED_SECONDS} seconds"
         if status is not None and status < 0:
             return f"the process that graded it was ended by {signal.Signals(-status).name}"
         return f"the process that graded it ended with status {status}"
@@ -214,7 +218,10 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
         while (request := requests.get()) is not None:
             working.set()
+            # nothing that a student wrote can keep the process busy for good: the signal ends it
+            signal.setitimer(signal.ITIMER_PROF, TRUSTED_SECONDS)
             kind, content = answer(*request)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             working.clear()
             connection.send_bytes(kind.encode())
             connection.send_bytes(content)

@@ -75,6 +75,16 @@ def end_this_worker(request, root=None):
     os.kill(os.getppid(), signal.SIGKILL)
 
 
+def compute_for_good(request, root=None):
+    allowed, _ = signal.getitimer(signal.ITIMER_PROF)
+    if not allowed:
+        return b"nothing would end it"
+    # what is allowed, in a second instead
+    signal.setitimer(signal.ITIMER_PROF, allowed / 100)
+    while True:
+        pass
+
+
 def wait_for_long(request, root=None):
     from pathlib import Path
     Path(request.decode()).write_text(str(os.getpid()))
@@ -146,6 +156,15 @@ def test_a_process_that_ends_costs_its_own_request_alone(tasks):
         with pytest.raises(WorkerEndedError, match="ended by SIGKILL"):
             bad.result()
         assert len({future.result() for future in good}) == 1
+
+
+def test_a_request_that_computes_for_good_is_ended_and_costs_itself_alone(tasks):
+    with LocalPool(1) as pool:
+        bad = pool.submit(tasks.compute_for_good, b"")
+        good = pool.submit(base64.b64encode, b"a")
+        with pytest.raises(WorkerEndedError, match="own work on it took more than 120 seconds"):
+            bad.result()
+        assert good.result() == b"YQ=="
 
 
 def cores_of(tasks, pool, requests):
