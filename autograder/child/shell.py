@@ -61,10 +61,16 @@ class Recorder:
         self.outputs.append(output)
 
     def write(self, name: str, text: str) -> None:
-        """Record text of a stream, joined to the stream's output before it."""
-        if self._is_full(len(text)):
-            self._cut(name)
+        """Record text of a stream, or as much of it as there is room for."""
+        if not self._is_full(len(text)):
+            self._append(name, text)
             return
+        if not self._is_full(0):
+            self._append(name, text[: MAX_OUTPUT_BYTES - self.size])
+        self._cut(name)
+
+    def _append(self, name: str, text: str) -> None:
+        """Join text to the output before it, if that is of the same stream."""
         self.size += len(text)
         last = self.outputs[-1] if self.outputs else {}
         if last.get("output_type") == "stream" and last.get("name") == name:

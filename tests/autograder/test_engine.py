@@ -427,6 +427,14 @@ def test_help_goes_to_the_pager_and_input_is_refused():
     assert verdict.outputs[1][0]["ename"] == "StdinNotImplementedError"
 
 
+def test_of_text_that_is_too_long_the_beginning_is_kept():
+    verdict = outputs_of("print('first'); print('x' * 3_000_000)")
+    first, note = verdict.outputs[0]
+    assert first["text"].startswith("first\nxxx")
+    assert len(first["text"]) == 2 * 2**20
+    assert note["text"] == "[output beyond 2 MiB or 2000 pieces is not kept]\n"
+
+
 def test_endless_output_is_cut():
     verdict = outputs_of("for _ in range(10**6):\n    print('x' * 100)")
     text = verdict.outputs[0][0]["text"]
