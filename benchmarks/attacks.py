@@ -1,8 +1,9 @@
 """Run the attacks of the tests against stock `nbgrader autograde` and against the autograder.
 
 Stock nbgrader runs in a container (see `container.py`), a fresh one for each attack, with a fresh
-copy of a course: a gradebook, another student's submission and a bystander process. What comes out
-is kept in `book/reference/attacks.json` after every attack, and the book shows it.
+copy of a course: a gradebook, another student's submission and a bystander process. The autograder
+meets them twice: with hidden checks, and as a class of that same course, whose tests are asserts
+in the notebook. What comes out is kept in `book/reference/attacks.json`, and the book shows it.
 
     python benchmarks/attacks.py                        every attack, from the beginning
     python benchmarks/attacks.py --resume --seconds 500 those whose result is missing or old
@@ -18,6 +19,8 @@ import datetime
 import fcntl
 import json
 import platform
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,12 +38,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import container  # noqa: E402
 import stock_nbgrader  # noqa: E402
 
-from tests.autograder.attack_course import PREAMBLE, Attack, all_attacks, course  # noqa: E402
+from tests.autograder.attack_course import (  # noqa: E402
+    PREAMBLE,
+    Attack,
+    all_attacks,
+    command_lines,
+    course,
+)
 
-SIDES = ("stock", "ours")
+SIDES = ("stock", "asserts", "ours")
 RESULTS = ROOT / "book" / "reference" / "attacks.json"
 ATTACK_SECONDS = 180
 TRIES = 3
+TIME_LIMITS = (*stock_nbgrader.TIMES, "total_seconds")
 FIRST_IMPORTS = PREAMBLE.strip().splitlines()[0]
 PACKAGES = ("nbgrader", "nbclient", "ipykernel", "torch")
 HONEST = Attack("plain/honest", "An honest answer", ("square = lambda x: x * x",), may_earn=3)
@@ -176,6 +186,38 @@ def against_ours(attacks: list[Attack], seconds: float) -> Iterator[tuple[Attack
             yield attack, {"ours": ours}
 
 
+def against_asserts(attacks: list[Attack]) -> Iterator[tuple[Attack, dict[str, Any]]]:
+    """Yield what each attack does where the autograder runs asserts that are in the notebook.
+
+    They are graded as one class, by one worker, each with an honest submission after it.
+    """
+    with course() as made, contextlib.chdir(made.root):
+        stock_nbgrader.make_template(made.root / "template")
+        shutil.copytree(made.root / "template", made.root, dirs_exist_ok=True)
+        seconds = f"c.ExecutePreprocessor.timeout = {stock_nbgrader.CELL_SECONDS}"
+        Path("nbgrader_config.py").write_text(f"c = get_config()\n{seconds}\n")
+        handed_in = []
+        for number, attack in enumerate(attacks):
+            first, second, after = (f"{number:03}-{which}" for which in ("1st", "2nd", "after"))
+            for student in (first, second) if attack.accomplice else (second,):
+                stock_nbgrader.hand_in(made, attack, student)
+            stock_nbgrader.hand_in(made, HONEST, after)
+            handed_in.append((attack, second, after))
+        command = [sys.executable, "-m", "autograder"]
+        subprocess.run([*command, "grade", "toy", "--workers", "1"], check=False)
+        subprocess.run([*command, "report", "toy"], check=False, stdout=subprocess.DEVNULL)
+        left = [made.outlives] if made.outlives in command_lines() else []
+        for attack, student, after in handed_in:
+            seen = stock_nbgrader.seen_afterwards(made.root, student)
+            if set(attack.limits) - set(TIME_LIMITS):
+                # it gets as far as a course's own limits, which are larger than those it attacks
+                seen["loot"] = ""
+            done = achieved(attack, {**seen, "status": 0, "stopped": "", "left": left})
+            if stock_nbgrader.seen_afterwards(made.root, after)["earned"] != HONEST.may_earn:
+                done.append("harms the next submission")
+            yield attack, {"asserts": done}
+
+
 def said(row: dict[str, Any], side: str) -> str:
     """Say what an attack did to one side: a dash for nothing, a question mark if not yet known."""
     return "; ".join(row[side]) or "-" if side in row else "?"
@@ -185,10 +227,13 @@ def show(results: dict[str, Any]) -> None:
     """Print the table and the counts."""
     rows = results["rows"]
     for name, row in rows.items():
-        print(f"{name:42} {said(row, 'stock'):60} {said(row, 'ours')}")
+        print(f"{name:42}", *(f"{said(row, side):50}" for side in SIDES))
     attacks = {name: row for name, row in rows.items() if name not in PLAIN}
-    stock, ours = (sum(bool(row.get(side)) for row in attacks.values()) for side in SIDES)
-    print(f"{len(attacks)} attacks, {stock} work against stock nbgrader, {ours} against this one")
+    stock, asserts, ours = (sum(bool(row.get(side)) for row in attacks.values()) for side in SIDES)
+    print(
+        f"{len(attacks)} attacks, {stock} work against stock nbgrader, {asserts} against asserts "
+        f"that the autograder runs, {ours} against its hidden checks"
+    )
     for side in SIDES:
         print(f"not yet run, {side}: {sum(side not in row for row in attacks.values())}")
 
@@ -228,10 +273,14 @@ def main() -> None:
         due = [
             attack for attack in chosen if not (arguments.resume and is_known(rows, attack, side))
         ]
-        runs = against_ours(due, arguments.seconds) if side == "ours" else ()
-        if side == "stock":
-            runs = against_stock(due, arguments.seconds, arguments.together)
-        for attack, seen in runs if due else ():
+        if not due:
+            continue
+        runs = {
+            "stock": lambda due=due: against_stock(due, arguments.seconds, arguments.together),
+            "asserts": lambda due=due: against_asserts(due),
+            "ours": lambda due=due: against_ours(due, arguments.seconds),
+        }[side]()
+        for attack, seen in runs:
             keep(attack, side, seen, known)
             print(f"{side}: {attack.name:42} {said(seen, side)}", flush=True)
     show(read_results())

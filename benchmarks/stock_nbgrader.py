@@ -123,16 +123,19 @@ def submission(made: Course, attack: Attack, released: NotebookNode) -> dict[str
     return tampered(notebook, attack.tamper)
 
 
+def hand_in(made: Course, attack: Attack, student: str) -> None:
+    """Put an attack where a student's submission lies."""
+    released = nbformat.read(made.root / "release" / "toy" / "toy.ipynb", as_version=4)
+    handed_in = made.root / "submitted" / student / "toy" / "toy.ipynb"
+    handed_in.parent.mkdir(parents=True)
+    handed_in.write_text(json.dumps(submission(made, attack, released)))
+
+
 def graded(attack: Attack) -> dict[str, Any]:
     """Grade an attack; return what can be seen afterwards."""
-    from nbgrader.api import Gradebook
-
     with course() as made:
         shutil.copytree(TEMPLATE_INSIDE, made.root, dirs_exist_ok=True)
-        released = nbformat.read(made.root / "release" / "toy" / "toy.ipynb", as_version=4)
-        handed_in = made.root / "submitted" / STUDENT / "toy" / "toy.ipynb"
-        handed_in.parent.mkdir(parents=True)
-        handed_in.write_text(json.dumps(submission(made, attack, released)))
+        hand_in(made, attack, STUDENT)
         before = processes()
         print(READY, flush=True)
         for _ in range(2 if attack.accomplice else 1):
@@ -144,32 +147,34 @@ def graded(attack: Attack) -> dict[str, Any]:
                 "--force",
                 seconds=max(CELL_SECONDS, *map(attack.limits.get, TIMES, (0, 0))),
             )
-        written = made.root / "autograded" / STUDENT / "toy" / "toy.ipynb"
-        outputs = outputs_of(written.read_text(errors="replace") if written.is_file() else "")
-        earned = None
-        # an attack may have destroyed the gradebook in any way
-        with (
-            contextlib.suppress(Exception),
-            Gradebook(f"sqlite:///{made.root}/gradebook.db") as gradebook,
-        ):
-            earned = gradebook.find_submission("toy", STUDENT).score
-        active = []
         if attack.name.startswith("injected"):
             nbgrader(made.root, "generate_feedback", "toy", f"--student={STUDENT}")
-            page = made.root / "feedback" / STUDENT / "toy" / "toy.html"
-            active = active_content(page.read_text(errors="replace")) if page.is_file() else []
-        return {
-            "active": [item[:200] for item in active],
-            "earned": earned,
-            "status": status,
-            "recorded": outputs is not None and earned is not None,
-            "loot": loot_in(outputs or "")
-            .removeprefix(LOOT)
-            .replace(str(made.root), "COURSE")
-            .strip()[:200],
-            "shows a secret": any(s in (outputs or "") for s in (TOKEN, HIDDEN_MARK, "12345")),
-            "left": sorted(processes() - before),
-        }
+        seen = seen_afterwards(made.root, STUDENT)
+        return {**seen, "status": status, "left": sorted(processes() - before)}
+
+
+def seen_afterwards(root: Path, student: str) -> dict[str, Any]:
+    """Return what gradebook, autograded notebook and feedback page of a student say."""
+    from nbgrader.api import Gradebook
+
+    written = root / "autograded" / student / "toy" / "toy.ipynb"
+    outputs = outputs_of(written.read_text(errors="replace") if written.is_file() else "")
+    earned = None
+    # an attack may have destroyed the gradebook in any way
+    with contextlib.suppress(Exception), Gradebook(f"sqlite:///{root}/gradebook.db") as gradebook:
+        earned = gradebook.find_submission("toy", student).score
+    page = root / "feedback" / student / "toy" / "toy.html"
+    active = active_content(page.read_text(errors="replace")) if page.is_file() else []
+    return {
+        "active": [item[:200] for item in active],
+        "earned": earned,
+        "recorded": outputs is not None and earned is not None,
+        "loot": loot_in(outputs or "")
+        .removeprefix(LOOT)
+        .replace(str(root), "COURSE")
+        .strip()[:200],
+        "shows a secret": any(s in (outputs or "") for s in (TOKEN, HIDDEN_MARK, "12345")),
+    }
 
 
 def processes() -> set[str]:

@@ -28,6 +28,14 @@ KINDS = {
     "injected": "Injecting into pages that people open",
 }
 NO_EFFECT = "no effect here either"
+# what goes beyond the attacker's own points and what the notebook itself holds
+HARM = (
+    "the grader hangs",
+    "no result is recorded",
+    "leaves processes behind",
+    "is active in the feedback",
+    "harms the next submission",
+)
 # everything on the trusted side that is handed bytes, or values made of them, by a student
 READERS = {
     "notebook": ("submission_folder.py", "intake.py", "rebuild.py", "not_allowed.py"),
@@ -99,7 +107,7 @@ def results_of_attacks() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class AttackTable:
-    """What each attack achieved against stock nbgrader and against the autograder."""
+    """What each attack achieved: stock nbgrader, asserts confined here, hidden checks here."""
 
     caption: str
     rows: Mapping[str, Mapping[str, Any]] = field(repr=False)
@@ -111,19 +119,21 @@ class AttackTable:
             f'aria-label="{html.escape(self.caption)}"><table class="library-table">'
             f"<caption>{html.escape(self.caption)}</caption><thead><tr>"
             '<th scope="col">What it tries</th><th scope="col">Stock nbgrader</th>'
-            f'<th scope="col">Here</th></tr></thead>{groups}</table></div>'
+            '<th scope="col">The same asserts, graded here</th>'
+            f'<th scope="col">Hidden checks</th></tr></thead>{groups}</table></div>'
         )
 
     def _group(self, kind: str, title: str) -> str:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(row["title"])}</th>'
             f'<td style="white-space: normal">{_outcome(row, "stock", NO_EFFECT)}</td>'
+            f'<td style="white-space: normal">{_outcome(row, "asserts", NO_EFFECT)}</td>'
             f"<td>{_outcome(row, 'ours', 'nothing')}</td></tr>"
             for name, row in self.rows.items()
             if name.startswith(f"{kind}/")
         )
         heading = (
-            f'<tr class="case"><th colspan="3" scope="rowgroup">{html.escape(title)}</th></tr>'
+            f'<tr class="case"><th colspan="4" scope="rowgroup">{html.escape(title)}</th></tr>'
         )
         return f"<tbody>{heading}{rows}</tbody>"
 

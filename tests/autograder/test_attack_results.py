@@ -1,6 +1,6 @@
 """The table of attacks has a row for each, about the attack as it is now, and no bad news."""
 
-from book.means.trusted_code import AttackTable, attack_results, results_of_attacks
+from book.means.trusted_code import HARM, AttackTable, attack_results, results_of_attacks
 from tests.autograder.attack_course import all_attacks
 
 ATTACKS = all_attacks()
@@ -20,6 +20,14 @@ def test_no_attack_did_anything_to_the_autograder():
     assert {
         name: row["ours"] for name, row in results_of_attacks().items() if row.get("ours")
     } == {}
+
+
+def test_asserts_in_a_notebook_can_be_fooled_and_no_more():
+    rows = results_of_attacks()
+    assert {
+        name: row["asserts"] for name, row in rows.items() if set(row.get("asserts", ())) & set(HARM)
+    } == {}
+    assert any("points" in " ".join(row.get("asserts", ())) for row in rows.values())
 
 
 def test_the_honest_answer_earned_full_marks_from_stock_nbgrader_and_the_wrong_one_none():
