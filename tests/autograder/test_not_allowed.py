@@ -2,8 +2,15 @@ import nbformat
 import pytest
 import torch
 
+from autograder import not_allowed
 from autograder.engine import grade_notebook
-from autograder.not_allowed import read_not_allowed, uses
+from autograder.not_allowed import (
+    MAX_NAME_PARTS,
+    MAX_REMEMBERED_CHARACTERS,
+    MAX_SEARCHED_CHARACTERS,
+    read_not_allowed,
+    uses,
+)
 
 NAMES = [
     "torch.softmax",
@@ -90,6 +97,10 @@ def found(*sources):
         "torch.distributions.Categorical(x)",
         "from torch.distributions import Categorical",
         "f = torch.softmax",
+        "x.softmax(0).a.b",
+        "x.a.softmax.b",
+        "torch.softmax.__call__.__call__",
+        "if a:\n    if b:\n        if c:\n            import torch as t\nt.softmax.a",
     ],
 )
 def test_the_static_read_finds(source):
@@ -115,6 +126,78 @@ def test_an_import_in_one_cell_is_known_in_the_next():
     assert sentences == [
         "Cell 2 uses `torch.nn.functional.softmax`, which this exercise asks you to write by hand."
     ]
+
+
+def test_each_listed_name_above_a_name_is_found():
+    assert found("torch.nn.Softmax.softmax; torch.distributions.a.b; x.softmax") == [
+        "Cell 1 uses `torch.Tensor.softmax`, `torch.distributions`, `torch.nn.Softmax`, "
+        "which this exercise asks you to write by hand."
+    ]
+
+
+def test_a_name_means_what_it_was_last_imported_as():
+    sentences = found("t.softmax", "import torch as t", "t.softmax", "import os as t", "t.softmax")
+    assert [sentence.partition(", ")[0] for sentence in sentences] == [
+        "Cell 1 uses `torch.Tensor.softmax`",
+        "Cell 3 uses `torch.softmax`",
+    ]
+
+
+def test_a_chain_of_900_attributes_gives_no_recursion_error():
+    assert len(found("torch.softmax" + ".a" * 900)) == 1
+    assert len(found("x.softmax(0)" + ".a" * 900)) == 1
+
+
+NOT_SEARCHED = "too long to be searched for names that are not allowed."
+
+
+@pytest.mark.parametrize("dot", [".", " . ", "\\\n.", ".\u0301"])
+def test_an_import_of_3000_parts_is_not_given_to_the_parser(dot):
+    source = "import a" + f"{dot}a" * 3_000
+    assert found(source, source) == [f"Cell 1 and 1 more cell are {NOT_SEARCHED}"]
+
+
+def test_many_short_names_are_searched():
+    assert len(found("x = [" + "torch.softmax, " * MAX_NAME_PARTS + "]")) == 1
+
+
+def test_an_import_is_kept_no_longer_than_the_longest_listed_name():
+    (mention,) = not_allowed._parsed_mentions("import a" + ".a" * 500, frozenset(NAMES))
+    assert mention.parts == ("a",) * 4
+
+
+def test_so_much_of_a_notebook_is_searched_and_no_more():
+    use, long = "torch.softmax", "#" * (MAX_SEARCHED_CHARACTERS - 20)
+    sentences = found(use, "#" * (MAX_SEARCHED_CHARACTERS + 1), long, use, "t = 1")
+    assert sentences == [
+        "Cell 1 uses `torch.softmax`, which this exercise asks you to write by hand.",
+        f"Cell 2 and 1 more cell are {NOT_SEARCHED}",
+    ]
+    assert found(long, use + " " * 20) == [f"Cell 2 is {NOT_SEARCHED}"]
+
+
+def test_without_listed_names_no_cell_is_too_long():
+    cell = nbformat.v4.new_code_cell("#" * (MAX_SEARCHED_CHARACTERS + 1))
+    assert uses(nbformat.v4.new_notebook(cells=[cell]), ()) == []
+
+
+def test_what_a_long_cell_names_is_not_remembered():
+    def remembered():
+        return not_allowed._remembered_mentions.cache_info().currsize
+
+    not_allowed._remembered_mentions.cache_clear()
+    assert len(found("torch.softmax" + " " * MAX_REMEMBERED_CHARACTERS)) == 1
+    assert remembered() == 0
+    assert len(found("torch.softmax")) == 1
+    assert remembered() == 1
+
+
+def test_a_use_is_remembered_once_and_as_text():
+    mentions = not_allowed._parsed_mentions("a.b; a.b; x.softmax(0).c\n" * 9, frozenset(NAMES))
+    assert mentions == (
+        ("a", ("b",), ()),
+        ("x", ("softmax",), ("softmax",)),
+    )
 
 
 def test_every_listed_operator_of_the_course_exists(request):
