@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,9 +52,19 @@ REPLY_BYTES = 64 * 2**20
 SUBMISSION_REPLY_BYTES = 256 * 2**20
 MAX_OUTPUTS = 2 * protocol.MAX_CELL_OUTPUTS
 MAX_OUTPUT_DEPTH = 50
+# each takes the time and the memory of a Python object; a figure of 100,000 points has as many
+MAX_OUTPUT_VALUES = 500_000
+SUBMISSION_OUTPUT_VALUES = 2_000_000
 TOO_MUCH_OUTPUT = (
     f"[output beyond {SUBMISSION_OUTPUT_BYTES // 2**20} MiB of a notebook is not kept]"
 )
+TOO_MANY_VALUES = (
+    f"[output beyond {SUBMISSION_OUTPUT_VALUES} JSON values of a notebook is not kept]"
+)
+# a string counts as one; one that does not end matches, too, so nothing is read twice
+JSON_VALUE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
+# half a character, which JSON can hold and no file can
+HALF_A_CHARACTER = re.compile(r"\\u[dD]")
 MAX_SCORE_CHARACTERS = 100
 ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
@@ -251,6 +263,7 @@ class StudentProcess:
         self.lost: set[str] = set()
         self.ended = ""
         self.output_room = SUBMISSION_OUTPUT_BYTES
+        self.value_room = SUBMISSION_OUTPUT_VALUES
         self.reply_room = SUBMISSION_REPLY_BYTES
 
     def run_cell(self, source: str) -> tuple[list[Any], str]:
@@ -293,7 +306,10 @@ class StudentProcess:
         if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], str)):
             raise protocol.ProtocolError("expected a cell's outputs")
         outputs = readable_outputs(reply[1])
-        return outputs if self.output_room >= 0 else without_text(outputs, TOO_MUCH_OUTPUT)
+        self.value_room -= values_in(reply[1])
+        if self.output_room < 0:
+            return without_text(outputs, TOO_MUCH_OUTPUT)
+        return outputs if self.value_room >= 0 else without_text(outputs, TOO_MANY_VALUES)
 
     def _interrupt(self, reason: str) -> tuple[list[Any], str]:
         """Interrupt a cell as Jupyter does; end the process if that does not help."""
@@ -431,12 +447,13 @@ class SnapshotCaller(ProcessCaller):
 
 def readable_outputs(text: str) -> list[Any]:
     """Return outputs that nbformat accepts; raise `ProtocolError` for any others."""
+    if values_in(text) > MAX_OUTPUT_VALUES:
+        raise protocol.ProtocolError("a cell's outputs hold too many values")
     try:
         outputs = json.loads(text)
         if outputs == []:
             return []
-        if "\\ud" in text:
-            # half a character, which JSON can hold and no file can
+        if HALF_A_CHARACTER.search(text):
             outputs = json.loads(json.dumps(outputs, ensure_ascii=False).encode("utf-8", "replace"))
         _require_modest(outputs)
         # the compiled schema of a whole notebook; nbformat's own way takes 20 times as long
@@ -444,6 +461,14 @@ def readable_outputs(text: str) -> list[Any]:
     except (ValueError, RecursionError, AttributeError, nbformat.ValidationError) as error:
         raise protocol.ProtocolError("a cell's outputs are not a notebook's outputs") from error
     return outputs  # type: ignore[no-any-return]
+
+
+def values_in(text: str) -> int:
+    """Return how many values a JSON text holds, at most; beyond the bound it is not read on."""
+    marks = sum(text.count(mark) for mark in '"[{,')
+    if marks <= MAX_OUTPUT_VALUES:
+        return marks
+    return sum(1 for _ in islice(JSON_VALUE.finditer(text), MAX_OUTPUT_VALUES + 1))
 
 
 def without_text(outputs: list[Any], note: str) -> list[Any]:

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 import torch
 
+from autograder import student_process
 from autograder.checking import Tolerance, judge
 from autograder.checking.cell_judge import Check
 from autograder.checking.collected import CollectedCheck
@@ -17,7 +18,12 @@ from autograder.checking.student import DirectCaller, Student
 from autograder.child import protocol
 from autograder.engine import MAX_FILES, NotebookRun, files_of, grade_notebook
 from autograder.limits import Limits
-from autograder.student_process import readable_outputs, understand_reply
+from autograder.student_process import (
+    TOO_MANY_VALUES,
+    readable_outputs,
+    understand_reply,
+    values_in,
+)
 from tests.autograder.attack_course import PREAMBLE
 
 TOLERANCE = Tolerance(1e-9)
@@ -116,6 +122,62 @@ def test_outputs_keep_their_text_and_lose_half_characters():
     text = json.dumps([stream("a\ud800b"), stream("\U0001f600 ü")])
     assert [output["text"] for output in readable_outputs(text)] == ["a?b", "\U0001f600 ü"]
     assert readable_outputs(json.dumps(nested(10))) == nested(10)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uD800", "\\uDc00", "\\udFFF"])
+def test_half_a_character_in_capitals_is_lost_too(half):
+    text = json.dumps([stream("a half b")]).replace("half", half)
+    (output,) = readable_outputs(text)
+    assert output["text"] == "a ? b"
+
+
+def displayed(**bundle):
+    return {"output_type": "display_data", "data": bundle, "metadata": {}}
+
+
+MANY_VALUES = {
+    "numbers": [{"output_type": "display_data", "data": {}, "metadata": {"x": [0] * 500_000}}],
+    "keys": [displayed(**{str(number): "" for number in range(170_000)})],
+    "lists": [{"output_type": "display_data", "data": {}, "metadata": {"x": [[]] * 250_000}}],
+    "lines": [stream([""] * 250_000)],
+}
+
+
+@pytest.mark.parametrize("outputs", MANY_VALUES.values(), ids=MANY_VALUES.keys())
+def test_outputs_of_too_many_values_are_refused_before_they_are_read(outputs, monkeypatch):
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("read"))
+    with pytest.raises(protocol.ProtocolError, match="too many values"):
+        readable_outputs(json.dumps(outputs))
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [displayed(**{"text/plain": "a, b", "text/html": "<b>"})] * 2_000,
+        [displayed(**{"application/vnd.plotly.v1+json": {"x": [0.37] * 200_000}})],
+        [stream(", ".join(["[1, 2]"] * 400_000))],
+        [stream('"{,\\' * 200_000)],
+    ],
+    ids=["many outputs", "a figure", "printed lists", "printed quotes"],
+)
+def test_honest_outputs_of_many_values_are_kept(outputs):
+    assert readable_outputs(json.dumps(outputs)) == outputs
+
+
+def test_a_string_that_does_not_end_is_one_value():
+    assert values_in('["' + '\\"' * 600_000) == 2
+
+
+def test_a_notebook_keeps_so_many_values_and_no_more(monkeypatch):
+    monkeypatch.setattr(student_process, "SUBMISSION_OUTPUT_VALUES", 100)
+    cells = [nbformat.v4.new_code_cell(f"print({number})") for number in range(20)]
+    run = NotebookRun(nbformat.v4.new_notebook(cells=cells), None)
+    try:
+        outputs = run.run_cells().outputs
+    finally:
+        run.close()
+    assert outputs[0][0]["text"] == "0\n"
+    assert outputs[19][0]["text"] == f"{TOO_MANY_VALUES}\n"
 
 
 def test_a_check_whose_cases_did_not_all_run_has_not_passed():
