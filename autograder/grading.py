@@ -312,10 +312,16 @@ class _Run:
         from autograder.worker import grade_submission
 
         trouble = f"The grader failed on this submission: {type(error).__name__}: {error}"
-        log.error("%s: %s", pending.student, trouble)
-        self.troubles[pending.student] = trouble
+        self._note_trouble(pending.student, trouble)
         work = Work(self.setting, pending.student, {}, notes=pending.work.notes, digest="failed")
         return grade_submission(work, FAULT)
+
+    def _note_trouble(self, student: str, trouble: str) -> None:
+        """Keep why a submission counts as failed, if it does."""
+        if trouble:
+            log.error("%s: %s", student, trouble)
+            known = self.troubles.get(student)
+            self.troubles[student] = f"{known} {trouble}" if known else trouble
 
     def _record_if_due(self) -> None:
         waited = time.monotonic() - self.graded_since
@@ -328,14 +334,15 @@ class _Run:
             return
         results, self.graded = self.graded, []
         try:
-            self.recorder.record(results)
+            recorded = self.recorder.record(results)
         except DBAPIError as error:
             raise CourseError(
                 f"the gradebook could not be written: {error.orig}; "
                 "the same command goes on from what is recorded"
             ) from error
-        for result in results:
+        for result in recorded:
             student = result.student
+            self._note_trouble(student, result.trouble)
             self.statuses[student] = "failed" if student in self.troubles else "graded"
             self.records[student] = {name: nb.record for name, nb in result.notebooks.items()}
             self.hooks.after(student)

@@ -8,15 +8,17 @@ submission whose folder is not there yet is graded again, and comes out the same
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 from nbgrader import utils
 from nbgrader.api import (
     Comment,
@@ -39,17 +41,23 @@ from autograder.work import GradedNotebook
 log = logging.getLogger("autograder.grading")
 
 Key = tuple[str, str]
+NO_PENALTY = "What lateness costs could not be worked out; ask your instructor."
+
+
+class LatePenaltyError(Exception):
+    """The course's late-submission plugin failed; the message names it, the student and why."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is to be recorded of one submission."""
+    """What is to be recorded of one submission; `trouble` says what failed when it was recorded."""
 
     student: str
     notebooks: Mapping[str, GradedNotebook]
     files: Mapping[str, bytes]
     timestamp: datetime | None
     seconds_late: float
+    trouble: str = ""
 
 
 @dataclass
@@ -64,10 +72,14 @@ class Existing:
 
 @dataclass
 class Changes:
-    """Rows to insert and to update, by table, in the order in which they must be written."""
+    """Rows to insert and to update, by table, in the order in which they must be written.
+
+    `troubles` says, by student, what failed.
+    """
 
     inserts: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
     updates: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
 
     def put(self, table: Any, known: str | None, new: Mapping[str, Any], **values: Any) -> str:
         """Update the row with the id `known`, or insert one with the values of `new` too."""
@@ -127,8 +139,11 @@ class Recorder:
         late: float = max(0, (timestamp - due).total_seconds())
         return late
 
-    def record(self, results: Sequence[Result]) -> None:
-        """Record a batch of results: all of it in the gradebook, then folder by folder."""
+    def record(self, results: Sequence[Result]) -> list[Result]:
+        """Record a batch of results: all of it in the gradebook, then folder by folder.
+
+        Returns the results as they were recorded.
+        """
         database = self.gradebook.db
         try:
             changes = self._changes(results)
@@ -141,10 +156,12 @@ class Recorder:
         except BaseException:
             database.rollback()
             raise
-        for result in results:
+        recorded = [_with_trouble(r, changes.troubles.get(r.student, "")) for r in results]
+        for result in recorded:
             known = self.submitted.get(result.student, (None, None))
             self.submitted[result.student] = (result.timestamp or known[0], known[1])
             self.folders.write(result)
+        return recorded
 
     def _changes(self, results: Sequence[Result]) -> Changes:
         students = [result.student for result in results]
@@ -232,7 +249,10 @@ class Recorder:
             values = {"auto_comment": graded.comments.get(cell)}
             new = {"notebook_id": identity, "cell_id": cell_id}
             changes.put(Comment, existing.comments.get((identity, cell_id)), new, **values)
-        penalty = self._penalty(result, points)
+        try:
+            penalty = self._penalty(result, points)
+        except LatePenaltyError as error:
+            penalty, changes.troubles[result.student] = None, str(error)
         if known is None:
             new = {"id": identity, "assignment_id": submission, "notebook_id": cells.notebook_id}
             changes.put(SubmittedNotebook, None, new, late_submission_penalty=penalty)
@@ -243,12 +263,37 @@ class Recorder:
         """Return what the course's late-submission plugin takes off, within nbgrader's bounds."""
         if result.seconds_late <= 0:
             return None
-        penalty = self.penalties.plugin_inst.late_submission_penalty(
-            result.student, points, result.seconds_late
-        )
-        if penalty is None:
-            return None
-        return float(self.penalties._check_late_penalty(SimpleNamespace(score=points), penalty))
+        plugin = self.penalties.plugin_inst
+        try:
+            penalty = plugin.late_submission_penalty(result.student, points, result.seconds_late)
+            if penalty is None:
+                return None
+            if math.isnan(penalty):
+                raise ValueError("it gave nan, expected a number of points or None")
+            notebook = SimpleNamespace(score=points)
+            return float(self.penalties._check_late_penalty(notebook, penalty))
+        except Exception as error:  # the plugin is the course's; the next student must follow
+            raise LatePenaltyError(
+                f"The late-submission plugin {type(plugin).__module__}.{type(plugin).__qualname__} "
+                f"failed on student {result.student!r}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _with_trouble(result: Result, trouble: str) -> Result:
+    """Return a result that says that what lateness costs is not known, and is out of date."""
+    if not trouble:
+        return result
+    notebooks = {name: _without_penalty(graded) for name, graded in result.notebooks.items()}
+    return replace(result, notebooks=notebooks, trouble=trouble)
+
+
+def _without_penalty(graded: GradedNotebook) -> GradedNotebook:
+    record = replace(
+        graded.record, incidents=[*graded.record.incidents, NO_PENALTY], digest="failed"
+    )
+    notebook = nbformat.reads(graded.text, as_version=4)
+    record.write_to(notebook)
+    return replace(graded, text=nbformat.v4.writes(notebook) + "\n", record=record)
 
 
 def _cells_of(notebook: Any) -> Cells:

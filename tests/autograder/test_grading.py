@@ -230,6 +230,57 @@ def test_a_late_penalty_of_nbgraders_own_is_kept(toy_course, hand_in):
     assert "6 points taken off for lateness" in row.happened
 
 
+PENALTIES = """
+from nbgrader.plugins import BasePlugin
+
+class Hourly(BasePlugin):
+    asked = []
+    broken = {"bob": KeyError("boom")}
+
+    def late_submission_penalty(self, student_id, score, total_seconds_late):
+        self.asked.append(student_id)
+        if student_id in self.broken:
+            raise self.broken[student_id]
+        return {"nan": float("nan"), "word": "one"}.get(student_id, 1)
+
+c.AssignLatePenalties.plugin_class = Hourly
+"""
+
+
+def test_a_late_penalty_that_fails_on_a_student_holds_up_nobody(toy_course, hand_in):
+    """Bug: the whole class stopped with a traceback, on every run, and no student was named."""
+    with (toy_course.root / "nbgrader_config.py").open("a") as file:
+        file.write(PENALTIES)
+    course = Course.load(toy_course.root)
+    plugin = course.config.AssignLatePenalties.plugin_class
+    with course.gradebook() as gradebook:
+        gradebook.update_or_create_assignment("toy", duedate=datetime(2026, 1, 1, 12))
+    for student in ("ada", "bob", "nan", "word"):
+        hand_in(student, timestamp_txt="2026-01-02 12:00:00 UTC")
+    rows = grade(course)
+    assert {name: (row.status, row.score) for name, row in rows.items()} == {
+        "ada": ("graded", 5),
+        "bob": ("failed", 6),
+        "nan": ("failed", 6),
+        "word": ("failed", 6),
+    }
+    assert rows["bob"].trouble == (
+        f"The late-submission plugin {plugin.__module__}.Hourly failed on student 'bob': "
+        "KeyError: 'boom'"
+    )
+    assert "'nan': ValueError: it gave nan, expected a number" in rows["nan"].trouble
+    assert "What lateness costs could not be worked out" in rows["bob"].happened
+    plugin.broken.clear()
+    plugin.asked.clear()
+    rows = grade(course, "ada", "bob")
+    assert {name: (row.status, row.score) for name, row in rows.items()} == {
+        "ada": ("unchanged", 5),
+        "bob": ("graded", 5),
+    }
+    assert plugin.asked == ["bob"]
+    assert rows["bob"].trouble == ""
+
+
 @pytest.mark.parametrize("text", ["yesterday", "\x00", "9" * 500])
 def test_a_timestamp_that_is_no_time_is_ignored_and_named(toy_course, hand_in, text):
     hand_in(timestamp_txt=text)
