@@ -334,19 +334,32 @@ def _report(options: argparse.Namespace) -> int:
     course = _course(options)
     assignment = course.find_assignment(options.assignment)
     students = course.students_with("autograded", assignment.name)
+    folder = options.output or course.results / "reports" / assignment.name
     failed = []
     if students:
+        _make_folder(folder)
         with _progress(Console(stderr=True)) as progress:
             task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
             failed = write_feedback(
                 course, assignment, students, lambda student: progress.advance(task)
             )
-    folder = options.output or course.results / "reports" / assignment.name
     for path in write_report(course, assignment, folder):
         print(path)
     for student in failed:
         print(f"autograder: no feedback page could be made for {student!r}", file=sys.stderr)
     return NOT_ALL_WELL if failed else OK
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the report's folder before the feedback, which takes longer."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{type(error).__name__}: {error.strerror or error}"
+        raise CourseError(
+            f"the report cannot be written to '{folder}' ({reason}): "
+            "expected --output to be a folder, or a place where one can be made"
+        ) from error
 
 
 def _release(options: argparse.Namespace) -> int:

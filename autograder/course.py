@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from jupyter_core.paths import jupyter_config_path
+from nbconvert.preprocessors import Preprocessor
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import BaseConverter
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import AssignLatePenalties, Execute
 from sqlalchemy import URL, NullPool, create_engine, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SAWarning, SQLAlchemyError
 from traitlets import TraitError
 from traitlets.config import Config, Configurable, PyFileConfigLoader
+from traitlets.utils.importstring import import_item
 
 from autograder.assignment import (
     CONFIG_FILE,
@@ -31,8 +34,9 @@ from autograder.assignment import (
     find_assignment,
     named_assignment,
 )
-from autograder.nbgrader_plugin import uses_autograder, with_autograder
+from autograder.nbgrader_plugin import JudgeSubmission, uses_autograder, with_autograder
 
+AnyConfigured = TypeVar("AnyConfigured", bound=Configurable)
 AnyConverter = TypeVar("AnyConverter", bound=BaseConverter)
 # any number that no other program would lock in the same PostgreSQL database
 TABLES_LOCK = 7_120_926_450_331
@@ -77,6 +81,9 @@ class Course:
         file = root / CONFIG_FILE
         root = root / Path(str(config.CourseDirectory.get("root", ""))).expanduser()
         config.CourseDirectory.root = str(root)
+        if not uses_autograder(config):
+            with _named_setting(Execute, config):
+                Execute(config=config)  # its time limit becomes the autograder's
         return cls(root, with_autograder(config), file, uses_autograder(config))
 
     def directory(self, config: Config | None = None) -> CourseDirectory:
@@ -87,9 +94,76 @@ class Course:
         CourseError
             If a setting is none that nbgrader takes.
         """
+        return self.configured(CourseDirectory, config)
+
+    def judge(self) -> JudgeSubmission:
+        """Return what judges submissions, with the course's settings.
+
+        Raises
+        ------
+        CourseError
+            If a setting is none that it takes.
+        """
+        return self.configured(JudgeSubmission)
+
+    def class_seed(self) -> str:
+        """Return the class's secret.
+
+        Raises
+        ------
+        CourseError
+            If its file can be neither read nor made.
+        """
+        judge = self.judge()
+        try:
+            return judge.class_seed
+        except OSError as error:
+            raise _unusable(
+                f"JudgeSubmission.class_seed_file is {judge.class_seed_file!r}, which can be "
+                f"neither read nor made: {error.strerror or error}"
+            ) from error
+
+    def late_penalties(self) -> AssignLatePenalties:
+        """Return what asks the course's plugin what lateness costs.
+
+        Raises
+        ------
+        CourseError
+            If there is no such plugin, or a setting is none that it takes.
+        """
+        penalties = self.configured(AssignLatePenalties)
+        with _named_setting(AssignLatePenalties, self.config):
+            penalties.init_plugin()
+        return penalties
+
+    def require_step(self, name: str) -> None:
+        """Make sure that a preprocessor can be had with the course's settings.
+
+        Raises
+        ------
+        CourseError
+            If there is none of that name, or a setting is none that it takes.
+        """
+        try:
+            kind = import_item(name)
+        except (AttributeError, ImportError, ValueError) as error:
+            raise _unusable(f"the step {name!r} cannot be imported: {error}") from error
+        if not (isinstance(kind, type) and issubclass(kind, Preprocessor)):
+            raise _unusable(f"the step {name!r} is {kind!r}, expected a preprocessor of nbconvert")
+        self.configured(kind)
+
+    def configured(self, kind: type[AnyConfigured], config: Config | None = None) -> AnyConfigured:
+        """Return an object of a class that takes the course's settings.
+
+        Raises
+        ------
+        CourseError
+            If a setting is none that it takes.
+        """
         config = config or self.config
-        with _named_setting(CourseDirectory, config):
-            return CourseDirectory(config=config)
+        with _named_setting(kind, config):
+            made: AnyConfigured = kind(config=config)
+        return made
 
     def converter(self, kind: type[AnyConverter], config: Config | None = None) -> AnyConverter:
         """Return what nbgrader does a step of its work with.
@@ -268,8 +342,11 @@ def _named_setting(kind: type[Configurable], config: Config) -> Iterator[None]:
             for name, value in config[section].items()
             if name.endswith("_hook")
         ]
-        reason = f"{type(error).__name__}: {error}{''.join(hooks)}"
-        raise CourseError(f"a setting in {CONFIG_FILE} cannot be used: {reason}") from error
+        raise _unusable(f"{type(error).__name__}: {error}{''.join(hooks)}") from error
+
+
+def _unusable(reason: str) -> CourseError:
+    return CourseError(f"a setting in {CONFIG_FILE} cannot be used: {reason}")
 
 
 @contextlib.contextmanager

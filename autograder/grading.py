@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbgrader.converters import Autograde
 from sqlalchemy.exc import DBAPIError
 
 from autograder.assignment import Assignment, BrokenCheckError, hidden_assignment
@@ -31,7 +32,6 @@ from autograder.convert_hooks import ConvertHooks
 from autograder.course import Course, CourseError
 from autograder.environment import environment
 from autograder.executors import open_executor
-from autograder.nbgrader_plugin import JudgeSubmission
 from autograder.record import Record
 from autograder.recorder import Recorder, Result
 from autograder.skeleton import SkeletonError, prepared_skeleton
@@ -363,12 +363,15 @@ def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -
     Raises
     ------
     CourseError
-        If a released notebook does not fit the gradebook.
+        If a released notebook does not fit the gradebook, or a setting cannot be used.
     """
-    judge = JudgeSubmission(config=course.config)
+    judge = course.judge()
     # the folders of a course with hidden checks are covered wherever they lie
     if judge.confined and hidden_assignment(course.root, assignment.name) is None:
         require_out_of_sight(course.root)
+    steps, later_steps = _other_steps(course)
+    for step in (*_sanitizing_steps(course), *steps, *later_steps):
+        course.require_step(step)
     directory = course.directory()
     try:
         skeletons = {name: prepared_skeleton(directory, assignment.name, name) for name in names}
@@ -381,11 +384,12 @@ def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -
             name: (nbformat.v4.writes(skeleton.released), nbformat.v4.writes(skeleton.corrected))
             for name, skeleton in skeletons.items()
         },
-        judge.class_seed,
+        course.class_seed(),
         judge.limits,
         judge.confined,
         judge.book_url,
-        *_other_steps(course),
+        steps,
+        later_steps,
         _plain(course.config),
     )
 
@@ -393,11 +397,20 @@ def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -
 def _other_steps(course: Course) -> tuple[list[str], list[str]]:
     """Return the course's own and nbgrader's steps between judging and scoring, and those after."""
     steps = course.config.Autograde.get("autograde_preprocessors", [])
-    names = [step if isinstance(step, str) else _name(step) for step in steps]
+    names = [_step_name(step) for step in steps]
     plain = [name.rpartition(".")[2] for name in names]
     scored = max((place for place, name in enumerate(plain) if name in SCORING), default=len(names))
     kept = [(place < scored, name) for place, name in enumerate(names) if plain[place] not in TAKEN]
     return [name for early, name in kept if early], [name for early, name in kept if not early]
+
+
+def _sanitizing_steps(course: Course) -> list[str]:
+    """Return nbgrader's steps that correct a notebook by the gradebook."""
+    return [_step_name(step) for step in course.converter(Autograde).sanitize_preprocessors]
+
+
+def _step_name(step: Any) -> str:
+    return step if isinstance(step, str) else _name(step)
 
 
 def _name(item: Any) -> str:

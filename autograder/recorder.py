@@ -30,7 +30,6 @@ from nbgrader.api import (
     new_uuid,
 )
 from nbgrader.converters import Autograde
-from nbgrader.preprocessors import AssignLatePenalties
 from sqlalchemy import insert, select, update
 
 from autograder.assignment import Assignment
@@ -112,8 +111,7 @@ class Recorder:
         self.assignment_id = entry.id
         self.duedate = entry.duedate
         self.cells = {notebook.name: _cells_of(notebook) for notebook in entry.notebooks}
-        self.penalties = AssignLatePenalties(config=course.config)
-        self.penalties.init_plugin()
+        self.penalties = course.late_penalties()
         self.folders = FolderWriter(course, assignment.name)
         self.submitted = self._submitted()
 

@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages
-from autograder.nbgrader_plugin import JudgeSubmission
 from autograder.outputs import OUTCOME_WORDS, book_link
 from autograder.record import number, points_text
 from autograder.safe_html import text_to_html
@@ -104,7 +103,7 @@ def write_report(course: Course, assignment: Assignment, folder: Path) -> list[P
     page, table = folder / "index.html", folder / "grades.csv"
     with course.gradebook() as gradebook:
         parts = cell_results(gradebook, assignment.name)
-    book_url = JudgeSubmission(config=course.config).book_url
+    book_url = course.judge().book_url
     report = render_report(assignment.name, rows, pages, parts, book_url)
     page.write_text(report, encoding="utf-8")
     with table.open("w", encoding="utf-8", newline="") as file:

@@ -11,7 +11,6 @@ from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.engine import grade_notebook
 from autograder.intake import read_submission
-from autograder.nbgrader_plugin import JudgeSubmission
 from autograder.rebuild import rebuild
 from autograder.verdict import CellVerdict
 
@@ -50,7 +49,7 @@ def check_notebook(course: Course, assignment: Assignment, path: Path) -> Checke
     if submission.problem:
         raise CourseError(f"{path}: {submission.problem}")
     rebuilt = rebuild(nbformat.read(assignment.release, as_version=4), submission)
-    judge = JudgeSubmission(config=course.config)
+    judge = course.judge()
     verdict = grade_notebook(
         rebuilt.notebook, assignment, limits=judge.limits, confined=judge.confined
     )

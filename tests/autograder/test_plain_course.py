@@ -309,7 +309,19 @@ def test_a_hook_that_is_no_function_is_an_error_that_names_it(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("Autograde.permissions", "read"), ("CourseDirectory.db_url", 3)]
+    ("setting", "value"),
+    [
+        ("Autograde.permissions", "read"),
+        ("CourseDirectory.db_url", 3),
+        ("ExecutePreprocessor.timeout", "abc"),
+        ("JudgeSubmission.cell_seconds", "abc"),
+        ("JudgeSubmission.class_seed_file", "/proc/none"),
+        ("AssignLatePenalties.plugin_class", "latepen.Nope"),
+        ("AssignLatePenalties.plugin_class", "nbgrader.plugins.Nope"),
+        ("LateSubmissionPlugin.penalty_method", "nil"),
+        ("LimitOutput.max_lines", "abc"),
+        ("OverwriteCells.enabled", "abc"),
+    ],
 )
 def test_a_setting_that_nbgrader_does_not_take_is_an_error_that_names_it(
     here, capsys, setting, value
@@ -321,6 +333,38 @@ def test_a_setting_that_nbgrader_does_not_take_is_an_error_that_names_it(
     assert "nbgrader_config.py" in error
     assert setting.rpartition(".")[2] in error
     assert repr(value) in error
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("nope.Nope", "'nope.Nope' cannot be imported: No module named 'nope'"),
+        ("json.loads", "expected a preprocessor of nbconvert"),
+    ],
+)
+def test_a_step_that_is_not_there_is_an_error_that_names_it(here, capsys, step, words):
+    hand_in(here, "good", {})
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(f"c.Autograde.autograde_preprocessors = [{step!r}]\n")
+    assert words in error_of(capsys, "grade", "ps")
+
+
+def test_doctor_names_a_time_limit_that_is_no_number(here, capsys):
+    """Bug: it ended with a traceback, as did `grade`."""
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write("c.ExecutePreprocessor.timeout = 'abc'\n")
+    assert main(["doctor"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The 'timeout' trait of an Execute instance expected an int, not the str 'abc'" in shown
+
+
+@pytest.mark.parametrize("output", ["nbgrader_config.py", "/proc/x"])
+def test_a_report_that_cannot_be_written_names_its_folder(graded, monkeypatch, capsys, output):
+    """Bug: a traceback for a file, "[Errno 2]" alone for what cannot be made."""
+    monkeypatch.chdir(graded)
+    error = error_of(capsys, "report", "ps", "--output", output)
+    assert f"cannot be written to '{output}'" in error
+    assert "expected --output to be a folder" in error
 
 
 def test_hidden_checks_can_be_added_for_a_cell(elsewhere):
