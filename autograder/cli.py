@@ -333,6 +333,7 @@ def _print_checked(console: Console, checked: CheckedNotebook) -> None:
 def _report(options: argparse.Namespace) -> int:
     course = _course(options)
     assignment = course.find_assignment(options.assignment)
+    course.notebook_names(assignment)  # no gradebook is made where there is none
     students = course.students_with("autograded", assignment.name)
     folder = options.output or course.results / "reports" / assignment.name
     failed = []

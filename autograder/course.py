@@ -178,19 +178,28 @@ class Course:
             converter: AnyConverter = kind(coursedir=self.directory(config), config=config)
         return converter
 
-    def gradebook(self) -> Gradebook:
+    def gradebook(self, *, make: bool = False) -> Gradebook:
         """Open the gradebook; close it by using it in a `with` statement.
+
+        With `make` a file that is not there is made, and the folders above it.
 
         Raises
         ------
         CourseError
-            If it cannot be opened.
+            If it is not there or cannot be opened.
         """
         directory = self.directory()
         try:
             url = make_url(directory.db_url)
-            if url.get_backend_name() == "sqlite" and url.database:
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            file = _file_of(url)
+            if file is not None and make:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            elif file is not None and not file.is_file():
+                raise CourseError(
+                    f"there is no gradebook {self.gradebook_name}: expected one that "
+                    "`nbgrader generate_assignment` or `autograder release` has made; "
+                    "see --db and c.CourseDirectory.db_url"
+                )
             with _one_at_a_time(url):
                 return Gradebook(directory.db_url, directory.course_id)
         except (ImportError, OSError, SQLAlchemyError) as error:
@@ -253,10 +262,17 @@ class Course:
             If the gradebook cannot be read.
         """
         names = {*assignment_names(self.root), *self._nbgrader_sources()}
-        url = self.directory().db_url
-        if not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file():
+        if self._may_have_a_gradebook():
             names |= self._known_assignments()
         return sorted(names)
+
+    def _may_have_a_gradebook(self) -> bool:
+        """Whether it is not sure, without asking a server, that there is none."""
+        try:
+            file = _file_of(make_url(self.directory().db_url))
+        except ArgumentError:
+            return True
+        return file is None or file.is_file()
 
     def _known_assignments(self) -> set[str]:
         with self.gradebook() as gradebook:
@@ -315,8 +331,8 @@ class Course:
                 notebooks = []
             if not notebooks:
                 raise CourseError(
-                    f"assignment {assignment.name!r} is not in the gradebook yet: "
-                    f"run `{assignment.release_command}` first"
+                    f"assignment {assignment.name!r} is not in the gradebook "
+                    f"{self.gradebook_name} yet: run `{assignment.release_command}` first"
                 )
             return sorted(notebook.name for notebook in notebooks)
 
@@ -349,11 +365,18 @@ def _unusable(reason: str) -> CourseError:
     return CourseError(f"a setting in {CONFIG_FILE} cannot be used: {reason}")
 
 
+def _file_of(url: URL) -> Path | None:
+    """Return the file that a gradebook is, if it is one."""
+    named = url.database and "uri" not in url.query and url.database != ":memory:"
+    return Path(url.database or "") if named and url.get_backend_name() == "sqlite" else None
+
+
 @contextlib.contextmanager
 def _one_at_a_time(url: URL) -> Iterator[None]:
     """Let one process at a time make the tables of a new gradebook."""
-    if url.get_backend_name() == "sqlite" and url.database:
-        folder = os.open(Path(url.database).parent, os.O_RDONLY)
+    file = _file_of(url)
+    if file is not None:
+        folder = os.open(file.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield

@@ -33,7 +33,7 @@ def release(course: Course, assignment: Assignment) -> list[Path]:
     """
     source = course.folder("source", ".", assignment.name)
     _write_source(assignment, source)
-    course.gradebook().close()
+    course.gradebook(make=True).close()
     with tempfile.TemporaryDirectory() as folder:
         generated = _generate(course, assignment, source.parent, Path(folder), database=True)
         changed = [

@@ -198,7 +198,7 @@ def released_plain(tmp_path_factory):
     folder = course.folder("source", ".", "plain")
     folder.mkdir(parents=True)
     (folder / "plain.ipynb").write_text(nbformat.writes(notebook))
-    course.gradebook().close()
+    course.gradebook(make=True).close()
     result = NbGraderAPI(course.directory(), config=course.config).generate_assignment("plain")
     assert result["success"], result
     return root

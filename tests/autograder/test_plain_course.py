@@ -458,6 +458,26 @@ def test_asking_makes_no_gradebook(here, capsys):
     assert not (here / "gradebook.db").exists()
 
 
+@pytest.mark.parametrize("command", ["grade", "report"])
+def test_a_gradebook_that_is_not_there_is_named_and_not_made(here, tmp_path, capsys, command):
+    """Bug: a wrong --db made folders and an empty gradebook, and advised to release."""
+    hand_in(here, "good", {})
+    (here / "autograded/good/ps").mkdir(parents=True)
+    url = f"sqlite:///{tmp_path}/nowhere/x.db"
+    error = error_of(capsys, command, "ps", "--db", url)
+    assert f"there is no gradebook {url}: expected one that" in error
+    assert "--db" in error
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_another_gradebook_is_named_where_it_lacks_the_assignment(here, tmp_path, capsys):
+    hand_in(here, "good", {})
+    url = f"sqlite:///{tmp_path}/other.db"
+    Gradebook(url).close()
+    error = error_of(capsys, "grade", "ps", "--db", url)
+    assert f"assignment 'ps' is not in the gradebook {url} yet" in error
+
+
 def test_an_assignment_that_is_not_generated_says_what_to_do(here, capsys):
     hand_in(here, "good", {})
     with Gradebook(f"sqlite:///{here}/gradebook.db") as gradebook:
