@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from nbgrader import utils
 
 from autograder.intake import quoted, read_file, why_unreadable
+from autograder.other_notebooks import unknown_notebooks, what_it_holds
 
 MAX_EXTRA_FILE_BYTES = 50 * 2**20
 MAX_EXTRA_BYTES = 100 * 2**20
@@ -71,9 +72,23 @@ def read_folder(
             read.notebooks[name] = read_file(path)
         except OSError as error:
             read.problems[name] = why_unreadable(path, error)
+    _tell_of_others(folder, notebooks, ignored, read)
     _read_files(folder, ignored, given, read)
     _read_timestamp(read)
     return read
+
+
+def _tell_of_others(
+    folder: Path, notebooks: Sequence[str], ignored: Sequence[str], read: SubmissionFolder
+) -> None:
+    """Say what there is in place of a notebook that is missing, or beside them if none is."""
+    missing = [name for name in read.problems if not os.path.lexists(folder / f"{name}.ipynb")]
+    if not missing:
+        note = unknown_notebooks(folder, notebooks, ignored)
+        read.notes += [note] if note else []
+    elif held := what_it_holds(folder, notebooks, ignored):
+        for name in missing:
+            read.problems[name] = f"{read.problems[name][:-1]}; the folder holds {held}."
 
 
 def _read_files(

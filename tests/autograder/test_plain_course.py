@@ -192,7 +192,10 @@ def test_table_report_and_feedback_name_the_tests(graded, monkeypatch, capsys):
     table = " ".join(capsys.readouterr().out.split())
     assert "Tests not passed: test_mean, test_partial, test_double. Waits" in table
     assert table.count("Handed in 1 day late.") == 1
-    assert "There is no file 'words.ipynb' in the submission. Waits" in table
+    assert (
+        "There is no file 'words.ipynb' in the submission; the folder holds 'mine.ipynb'. Waits"
+        in table
+    )
     assert main(["report", "ps"]) == 0
     shown = capsys.readouterr().out.split()
     assert shown == [str(graded / "reports/ps" / name) for name in ("index.html", "grades.csv")]

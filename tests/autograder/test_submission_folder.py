@@ -9,6 +9,7 @@ from autograder.submission_folder import MAX_DEPTH, MAX_NAME_BYTES, read_folder
 
 # deeper than Python's recursion limit
 LEVELS = 1_200
+FOUR = "'c.ipynb', 'd.ipynb', 'e.ipynb' and 1 more"
 
 
 @pytest.fixture
@@ -86,7 +87,59 @@ def test_what_nbgrader_ignores_is_ignored_in_silence(tmp_path):
     (tmp_path / "other.ipynb").write_text("{}")
     read = read_folder(tmp_path, [], ["__pycache__", "*.pyc"])
     assert set(read.files) == {"kept.txt"}
+    assert read.notes == [
+        "The notebook 'other.ipynb' is none of the assignment's; it was not graded."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        (["Problem 1 (copy).ipynb"], "'Problem 1 (copy).ipynb'"),
+        (["problem 1.ipynb"], "'problem 1.ipynb'"),
+        (["ps1/Problem 1.ipynb", "Problem 2.ipynb", "data.txt"], "'ps1/Problem 1.ipynb'"),
+        (["ps1.zip", "timestamp.txt"], "'ps1.zip'"),
+        (
+            ["e.ipynb", "a/b.ipynb", "d.ipynb", "c.ipynb"],
+            "'c.ipynb', 'd.ipynb', 'e.ipynb' and 1 more",
+        ),
+        ([".ipynb_checkpoints/Problem 1.ipynb", "timestamp.txt"], ""),
+    ],
+)
+def test_what_is_there_instead_of_a_notebook_is_named(tmp_path, names, held):
+    """Bug: a renamed, nested or zipped notebook was only said not to be there."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("2026-01-01" if name == "timestamp.txt" else "{}")
+    read = read_folder(tmp_path, ["Problem 1", "Problem 2"], ["cached*"])
+    told = "There is no file 'Problem 1.ipynb' in the submission"
+    assert read.problems["Problem 1"] == told + (f"; the folder holds {held}." if held else ".")
     assert read.notes == []
+    assert read.digest() == read_folder(tmp_path, ["Problem 1", "Problem 2"]).digest()
+
+
+def test_notebooks_beside_the_assignments_are_named(tmp_path):
+    for name in ("toy", "scratch", ".hidden", "cached"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "toy.ipynb").write_text("{}")
+    read = read_folder(tmp_path, ["toy"], ["cached*"])
+    assert read.notes == [
+        "The notebook 'scratch.ipynb' is none of the assignment's; it was not graded."
+    ]
+    (tmp_path / "more.ipynb").write_text("{}")
+    assert read_folder(tmp_path, ["toy"], ["cached*"]).notes == [
+        "The notebooks 'more.ipynb' and 'scratch.ipynb' are none of the assignment's; "
+        "they were not graded."
+    ]
+
+
+def test_a_linked_notebook_is_told_of_as_before(tmp_path):
+    (tmp_path / "toy.ipynb").symlink_to("nowhere")
+    (tmp_path / "other.ipynb").write_text("{}")
+    read = read_folder(tmp_path, ["toy"])
+    assert "symbolic link" in read.problems["toy"]
+    assert "'other.ipynb' is none of" in read.notes[0]
 
 
 def test_a_digest_depends_on_every_name_and_byte(tmp_path):
