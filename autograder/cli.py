@@ -59,7 +59,8 @@ exit status:
   1    the command did its work, and something needs a look: a submission that could not be graded,
        a feedback page that could not be made, an exercise that is out of step, checks not passed
   2    wrong use: something named is not there, or the course or this machine is not ready
-  130  stopped by Ctrl-C or SIGTERM; what was done is recorded, the same command goes on from there
+  130  stopped by Ctrl-C or SIGTERM; what was done is recorded, and the same command goes on from
+       there, unless it has --force
 """
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 USER_ERRORS = (
@@ -85,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"autograder: {stopped}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
-        print("autograder: stopped; the same command goes on from here", file=sys.stderr)
+        begins_again = getattr(options, "force", False)
+        how = "" if begins_again else "; the same command goes on from here"
+        print(f"autograder: stopped{how}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -242,7 +245,21 @@ def _grade(options: argparse.Namespace) -> int:
     course.notebook_names(assignment)  # a missing release is said before any progress is shown
     students = submitted_students(course, assignment, options.student)
     batch = Batch(course, assignment, students, options.force, options.workers)
-    _log_to(course.results / "logs" / f"grade_{assignment.name}.log")
+    log = course.results / "logs" / f"grade_{assignment.name}.log"
+    _log_to(log)
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(_tell_of_hooks, batch, log)
+        rows = _graded(options, batch)
+        if options.json:
+            print(json.dumps([row.as_json() for row in rows], indent=1))
+        else:
+            Console().print(_table(assignment, rows))
+    return NOT_ALL_WELL if any(row.status == "failed" for row in rows) else OK
+
+
+def _graded(options: argparse.Namespace, batch: Batch) -> list[Row]:
+    """Grade a batch, with its progress on standard error."""
+    assignment, students = batch.assignment, batch.students
     with _stopping(batch.stop), _progress(Console(stderr=True)) as progress:
         task = progress.add_task(f"grading {assignment.name}", total=len(students))
         with contextlib.ExitStack() as stack:
@@ -250,12 +267,18 @@ def _grade(options: argparse.Namespace) -> int:
                 batch.executor = stack.enter_context(
                     open_executor(assignment, scheduler=options.scheduler)
                 )
-            rows = batch.run(lambda student: progress.advance(task))
-    if options.json:
-        print(json.dumps([row.as_json() for row in rows], indent=1))
-    else:
-        Console().print(_table(assignment, rows))
-    return NOT_ALL_WELL if any(row.status == "failed" for row in rows) else OK
+            return batch.run(lambda student: progress.advance(task))
+
+
+def _tell_of_hooks(batch: Batch, log: Path) -> None:
+    """Say in one line that functions of the course's own failed."""
+    failures = batch.hook_failures
+    if failures:
+        times = "once, with" if len(failures) == 1 else f"{len(failures)} times, first with"
+        first = " ".join(failures[0].split())
+        print(
+            f"autograder: a hook of the course failed {times} {first}; see {log}", file=sys.stderr
+        )
 
 
 class _Rate(ProgressColumn):

@@ -41,7 +41,9 @@ CONNECT_SECONDS = 10.0
 # how long a cluster may be without a worker before grading stops
 PATIENCE_SECONDS = 60.0
 WATCH_SECONDS = 1.0
-RESUME = "what is graded is recorded, and the same command goes on from there"
+RESUME = (
+    "what is graded is recorded, and the same command goes on from there, unless it has --force"
+)
 
 
 class Cluster(Executor):

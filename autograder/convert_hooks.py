@@ -16,13 +16,15 @@ class ConvertHooks:
     """The functions that a course's settings name `pre_convert_hook` and `post_convert_hook`.
 
     Each is given the names of the assignment and of the student, and the paths of the student's
-    notebooks. They are the instructor's, and run in the process that hands out the work.
+    notebooks. They are the instructor's, and run in the process that hands out the work. What
+    failed, with whom and why, is added to `failures`.
     """
 
-    def __init__(self, course: Course, assignment: str) -> None:
+    def __init__(self, course: Course, assignment: str, failures: list[str]) -> None:
         self.course = course
         self.assignment = assignment
         self.converter = course.converter(Autograde)
+        self.failures = failures
 
     def before(self, student: str) -> bool:
         """Call what is to be called before grading; return whether there is such a function."""
@@ -40,7 +42,9 @@ class ConvertHooks:
         try:
             hook(assignment=self.assignment, student=student, notebooks=_notebooks(folder))
         except Exception as error:  # nbgrader goes on, too
-            log.warning("%s: %s failed: %s: %s", student, name, type(error).__name__, error)
+            failure = f"{student}: {name} failed: {type(error).__name__}: {error}"
+            log.warning(failure)
+            self.failures.append(failure)
         return True
 
 

@@ -110,7 +110,7 @@ class Batch:
 
     The work goes to `executor` if there is one, else to a pool of processes on this machine. At
     most `in_flight` submissions are on their way at a time. Setting `stop` ends the grading soon:
-    what is graded by then is recorded.
+    what is graded by then is recorded. `hook_failures` tells of the course's own functions.
     """
 
     course: Course
@@ -121,6 +121,7 @@ class Batch:
     executor: Executor | None = None
     in_flight: int | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    hook_failures: list[str] = field(default_factory=list)
 
     def run(self, progress: Progress = lambda student: None) -> list[Row]:
         """Grade what has changed; return a row for each student.
@@ -176,7 +177,7 @@ class _Run:
         self.batch = batch
         self.recorder = recorder
         self.progress = progress
-        self.hooks = ConvertHooks(batch.course, batch.assignment.name)
+        self.hooks = ConvertHooks(batch.course, batch.assignment.name, batch.hook_failures)
         self.names = sorted(recorder.cells)
         self.setting = make_setting(batch.course, batch.assignment, self.names)
         state = state_digest(batch.course, batch.assignment, self.setting)
@@ -338,7 +339,7 @@ class _Run:
         except DBAPIError as error:
             raise CourseError(
                 f"the gradebook could not be written: {error.orig}; "
-                "the same command goes on from what is recorded"
+                "the same command goes on from what is recorded, unless it has --force"
             ) from error
         for result in recorded:
             student = result.student
@@ -354,7 +355,16 @@ class _Run:
             done, all_of_them = len(self.statuses), len(self.batch.students)
             words = f"stopped: {done} of {all_of_them} submissions are done and recorded"
             log.warning(words)
-            raise GradingStoppedError(f"{words}; the same command goes on from here")
+            raise GradingStoppedError(f"{words}; {_how_to_go_on(self.batch.force)}")
+
+
+def _how_to_go_on(force: bool) -> str:
+    if force:
+        return (
+            "the same command without --force grades what is new or has changed, "
+            "with it all of them again"
+        )
+    return "the same command goes on from here"
 
 
 def make_setting(course: Course, assignment: Assignment, names: Iterable[str]) -> Setting:

@@ -23,11 +23,9 @@ def test_no_attack_did_anything_to_the_autograder():
 
 
 def test_asserts_in_a_notebook_can_be_fooled_and_no_more():
-    rows = results_of_attacks()
-    assert {
-        name: row["asserts"] for name, row in rows.items() if set(row.get("asserts", ())) & set(HARM)
-    } == {}
-    assert any("points" in " ".join(row.get("asserts", ())) for row in rows.values())
+    done = {name: row.get("asserts", []) for name, row in results_of_attacks().items()}
+    assert {name: what for name, what in done.items() if set(what) & set(HARM)} == {}
+    assert any("points" in " ".join(what) for what in done.values())
 
 
 def test_the_honest_answer_earned_full_marks_from_stock_nbgrader_and_the_wrong_one_none():

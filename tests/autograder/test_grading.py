@@ -13,7 +13,7 @@ import pytest
 
 from autograder.assignment import Assignment, BrokenCheckError
 from autograder.course import Course, CourseError
-from autograder.grading import Batch, submitted_students
+from autograder.grading import Batch, GradingStoppedError, submitted_students
 from autograder.recorder import FolderWriter, Result
 from autograder.sample_class import make_sample_class
 from autograder.summary import read_records
@@ -299,6 +299,22 @@ def test_only_what_changed_is_graded_again(toy_course, hand_in):
     assert {name: row.status for name, row in rows.items()} == {"ada": "graded", "bob": "unchanged"}
     assert rows["ada"].score == 0
     assert {row.status for row in grade(toy_course, force=True).values()} == {"graded"}
+
+
+@pytest.mark.parametrize(
+    ("force", "words"),
+    [
+        (False, "the same command goes on from here"),
+        (True, "the same command without --force grades what is new or has changed"),
+    ],
+)
+def test_a_stop_says_what_the_same_command_does(toy_course, hand_in, force, words):
+    """Bug: with --force, which begins again, it was said to go on."""
+    hand_in()
+    batch = Batch(toy_course, Assignment("toy", toy_course.root), ["ada"], force, executor=pool[0])
+    batch.stop.set()
+    with pytest.raises(GradingStoppedError, match=words):
+        batch.run()
 
 
 def test_a_change_of_the_checks_grades_again(toy_course, hand_in):
