@@ -43,6 +43,7 @@ from autograder.course import Course, CourseError, quiet_nbgrader
 from autograder.executors import open_executor
 from autograder.feedback import write_feedback
 from autograder.grading import Batch, GradingStoppedError, submitted_students
+from autograder.misspelt import misspelt_settings
 from autograder.record import points_text
 from autograder.release import release, release_difference
 from autograder.report import write_report
@@ -243,6 +244,8 @@ def _grade(options: argparse.Namespace) -> int:
     course = _course(options)
     assignment = course.find_assignment(options.assignment)
     course.notebook_names(assignment)  # a missing release is said before any progress is shown
+    for sentence in misspelt_settings(course.own):
+        print(f"autograder: {course.settings_file.name}: {sentence}", file=sys.stderr)
     students = submitted_students(course, assignment, options.student)
     batch = Batch(course, assignment, students, options.force, options.workers)
     log = course.results / "logs" / f"grade_{assignment.name}.log"

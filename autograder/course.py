@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import logging
 import os
@@ -50,14 +51,15 @@ class CourseError(Exception):
 class Course:
     """A course folder with its nbgrader configuration.
 
-    `settings_file` is the course's own file of settings; `set_up` tells whether it makes nbgrader's
-    own commands use the autograder, too.
+    `settings_file` is the course's own file of settings, `own` what it says; `set_up` tells whether
+    it makes nbgrader's own commands use the autograder, too.
     """
 
     root: Path
     config: Config
     settings_file: Path
     set_up: bool
+    own: Config
 
     @classmethod
     def load(cls, root: Path) -> Course:
@@ -73,18 +75,18 @@ class Course:
         if not (root / CONFIG_FILE).is_file():
             raise CourseError(f"{root} is not a course: expected a file {CONFIG_FILE} there")
         _let_nbgrader_find_alembic()
-        config = Config()
-        folders = [Path(folder) for folder in reversed(jupyter_config_path())]
-        for folder in (*folders, root):
+        config, own = Config(), _settings(root)
+        for folder in map(Path, reversed(jupyter_config_path())):
             if (folder / CONFIG_FILE).is_file():
                 config.merge(_settings(folder))
+        config.merge(copy.deepcopy(own))
         file = root / CONFIG_FILE
         root = root / Path(str(config.CourseDirectory.get("root", ""))).expanduser()
         config.CourseDirectory.root = str(root)
         if not uses_autograder(config):
             with _named_setting(Execute, config):
                 Execute(config=config)  # its time limit becomes the autograder's
-        return cls(root, with_autograder(config), file, uses_autograder(config))
+        return cls(root, with_autograder(config), file, uses_autograder(config), own)
 
     def directory(self, config: Config | None = None) -> CourseDirectory:
         """Return nbgrader's view of the course.

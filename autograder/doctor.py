@@ -13,6 +13,7 @@ import torch
 from autograder.assignment import hidden_assignment, project_root
 from autograder.confinement import missing_confinement
 from autograder.course import Course, CourseError
+from autograder.misspelt import misspelt_settings
 
 PACKAGES = ("nbgrader", "nbconvert", "ipython", "numpy", "torch", "pytest")
 
@@ -52,12 +53,15 @@ def examine_course() -> dict[str, str]:
         if course.set_up
         else f"do not use the autograder: {course.settings_file.name} does not call use_autograder"
     )
-    return {
+    found = {
         "course": str(course.root),
         "gradebook": course.gradebook_name,
         "assignments": ", ".join(told) or "none",
         "nbgrader's commands": commands,
     }
+    if misspelt := misspelt_settings(course.own):
+        found[course.settings_file.name] = "\n".join(misspelt)
+    return found
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,7 @@ from nbgrader.api import Gradebook
 
 from autograder.cli import main
 from autograder.course import Course
+from autograder.misspelt import misspelt_settings
 from autograder.record import Record
 from tests.autograder.plain_course import (
     EXAMPLE,
@@ -366,6 +367,64 @@ def test_doctor_names_a_time_limit_that_is_no_number(here, capsys):
     assert main(["doctor"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "The 'timeout' trait of an Execute instance expected an int, not the str 'abc'" in shown
+
+
+MISSPELT = """
+c.CourseDirectory.submited_directory = "x"
+c.ExecutePreprocesor.timeout = 3
+c.ExecutePreprocesor.enabled = True
+c.NbConvertBase.pre_convert_hook = print
+"""
+KNOWN = """
+import sys, types
+from nbgrader.plugins import BasePlugin
+from traitlets import Float
+
+class Hourly(BasePlugin):
+    rate = Float().tag(config=True)
+
+plugins = sys.modules["plugins_of_mine"] = types.ModuleType("plugins_of_mine")
+plugins.Hourly = Hourly
+c.AssignLatePenalties.plugin_class = "plugins_of_mine.Hourly"
+c.Hourly.rate = 2.0
+c.BasePlugin.rate = 2.0
+c.Exchange.root = "/srv/exchange"
+c.FormgradeApp.log_level = 30
+c.BaseConverter.pre_convert_hook = None
+c.HTMLExporter.template_name = "classic"
+c.JudgeSubmission.cell_seconds = 5.0
+c.Autograde.SaveAutoGrades.enabled = True
+c.Nothing
+"""
+
+
+def test_settings_that_are_misspelt_are_named(here, capsys, monkeypatch):
+    """Bug: a setting that nothing takes was passed over in silence."""
+    monkeypatch.setenv("COLUMNS", "300")
+    sentences = [
+        "c.CourseDirectory.submited_directory has no effect: CourseDirectory has no such option; "
+        "did you mean submitted_directory?",
+        "c.ExecutePreprocesor.timeout, c.ExecutePreprocesor.enabled have no effect: "
+        "there is no ExecutePreprocesor; did you mean ExecutePreprocessor?",
+        "c.NbConvertBase.pre_convert_hook has no effect: NbConvertBase has no such option; "
+        "did you mean BaseConverter.pre_convert_hook?",
+    ]
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(MISSPELT)
+    assert main(["doctor"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"nbgrader_config.py {' '.join(sentences)}" in shown
+    assert main(["grade", "ps"]) == 2
+    assert capsys.readouterr().err.splitlines()[:3] == [
+        f"autograder: nbgrader_config.py: {sentence}" for sentence in sentences
+    ]
+
+
+@pytest.mark.parametrize("more", ["", SET_UP])
+def test_no_setting_that_is_taken_is_called_misspelt(here, more):
+    with (here / "nbgrader_config.py").open("a") as file:
+        file.write(KNOWN + more)
+    assert misspelt_settings(Course.load(here).own) == []
 
 
 @pytest.mark.parametrize("output", ["nbgrader_config.py", "/proc/x"])
