@@ -362,9 +362,10 @@ def _report(options: argparse.Namespace) -> int:
     course.notebook_names(assignment)  # no gradebook is made where there is none
     students = course.students_with("autograded", assignment.name)
     folder = options.output or course.results / "reports" / assignment.name
-    failed = []
+    failed: dict[str, str] = {}
     if students:
         _make_folder(folder)
+        _log_to(course.results / "logs" / f"report_{assignment.name}.log")
         with _progress(Console(stderr=True)) as progress:
             task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
             failed = write_feedback(
@@ -372,8 +373,9 @@ def _report(options: argparse.Namespace) -> int:
             )
     for path in write_report(course, assignment, folder):
         print(path)
-    for student in failed:
-        print(f"autograder: no feedback page could be made for {student!r}", file=sys.stderr)
+    for student, reason in failed.items():
+        told = f"no feedback page could be made for {student!r}: {reason}"
+        print(f"autograder: {told}", file=sys.stderr)
     return NOT_ALL_WELL if failed else OK
 
 

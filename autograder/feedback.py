@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import glob
-from collections.abc import Callable, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from nbconvert.exporters.exporter import ResourcesDict
 from nbgrader.converters import GenerateFeedback
 from nbgrader.converters.base import NbGraderException
 
 from autograder.assignment import Assignment
 from autograder.course import Course
+from autograder.grades import grade_digests
+
+log = logging.getLogger(__name__)
+MARK = "\n<!-- grades {} -->\n"
+MARK_AT_END = re.compile(rb"<!-- grades ([0-9a-f]{64}) -->\s*\Z")
+MARK_BYTES = 100
+ONE_LINE = 300
 
 
 def write_feedback(
@@ -19,22 +30,19 @@ def write_feedback(
     assignment: Assignment,
     students: Sequence[str],
     progress: Callable[[str], None] = lambda student: None,
-) -> list[str]:
-    """Write the pages that are missing or older than the grading; return whose could not be."""
-    failed = []
+) -> dict[str, str]:
+    """Write the pages that are missing or out of date; return why whose could not be written."""
+    with course.gradebook() as gradebook:
+        digests = grade_digests(gradebook, assignment.name)
+    failed = {}
     for student in students:
         progress(student)
-        if not _is_stale(course, assignment, student):
+        if not _is_stale(course, assignment, student, digests):
             continue
-        config = copy.deepcopy(course.config)
-        config.CourseDirectory.assignment_id = assignment.name
-        config.CourseDirectory.student_id = glob.escape(student)
-        converter = course.converter(GenerateFeedback, config)
-        converter.force = True
-        try:
-            converter.start()
-        except NbGraderException:
-            failed.append(student)
+        reason = _write_pages(course, assignment, student, digests)
+        if reason:
+            log.warning("%r: no feedback page could be made: %s", student, reason)
+            failed[student] = reason
     return failed
 
 
@@ -43,11 +51,94 @@ def feedback_pages(course: Course, assignment: Assignment, student: str) -> list
     return sorted(course.folder("feedback", student, assignment.name).glob("*.html"))
 
 
-def _is_stale(course: Course, assignment: Assignment, student: str) -> bool:
+def _is_stale(
+    course: Course, assignment: Assignment, student: str, digests: Mapping[tuple[str, str], str]
+) -> bool:
     autograded = course.folder("autograded", student, assignment.name)
     pages = {page.stem: page for page in feedback_pages(course, assignment, student)}
     for notebook in autograded.glob("*.ipynb"):
         page = pages.get(notebook.stem)
         if page is None or page.stat().st_mtime_ns < notebook.stat().st_mtime_ns:
             return True
+        # grading by hand changes the gradebook alone
+        if _marked_with(page) != digests.get((student, notebook.stem)):
+            return True
     return False
+
+
+def _marked_with(page: Path) -> str | None:
+    """Return the digest of the grades that a page was made from, if it says so."""
+    with page.open("rb") as file:
+        file.seek(max(0, page.stat().st_size - MARK_BYTES))
+        found = MARK_AT_END.search(file.read())
+    return found[1].decode() if found else None
+
+
+class _PagesOfOne(GenerateFeedback):  # type: ignore[misc]
+    """Makes one student's pages; finds the notebooks by their names, whatever these hold."""
+
+    student = ""
+    digests: Mapping[tuple[str, str], str]
+    reason = ""
+
+    def init_notebooks(self) -> None:
+        """Take the student's notebooks; nbgrader reads a bracket in a name as a pattern."""
+        folder = self._format_source(self.coursedir.assignment_id, self.student)
+        notebooks = sorted(str(path) for path in Path(folder).glob("*.ipynb"))
+        if not notebooks:
+            raise NbGraderException(f"there is no notebook in {folder}")
+        self.assignments = {folder: notebooks}
+
+    def _format_source(self, assignment_id: str, student_id: str, escape: bool = False) -> str:
+        source: str = super()._format_source(assignment_id, student_id, escape=escape)
+        # nbgrader reads the names back with an expression whose dots stand for no line break
+        return f"(?s){source}" if escape else source
+
+    @contextlib.contextmanager
+    def _noting(self, what: str = "") -> Iterator[None]:
+        """Keep the reason of a failure, which nbgrader only logs."""
+        try:
+            yield
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.reason = what + text[:ONE_LINE]
+            raise
+
+    def init_destination(self, assignment_id: str, student_id: str) -> bool:
+        """Clear the folder of the pages."""
+        with self._noting():
+            done: bool = super().init_destination(assignment_id, student_id)
+        return done
+
+    def init_assignment(self, assignment_id: str, student_id: str) -> None:
+        """Copy the other files."""
+        with self._noting():
+            super().init_assignment(assignment_id, student_id)
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        """Convert a notebook."""
+        with self._noting(f"{Path(notebook_filename).name}: "):
+            super().convert_single_notebook(notebook_filename)
+
+    def write_single_notebook(self, output: str, resources: ResourcesDict) -> None:
+        """Write a page, with a mark of the grades that it was made from."""
+        notebook = resources["nbgrader"]["notebook"]
+        mark = MARK.format(self.digests.get((self.student, notebook), ""))
+        super().write_single_notebook(output + mark, resources)
+
+
+def _write_pages(
+    course: Course, assignment: Assignment, student: str, digests: Mapping[tuple[str, str], str]
+) -> str:
+    """Write a student's pages; return why it could not be done, or an empty string."""
+    config: Any = copy.deepcopy(course.config)
+    config.CourseDirectory.assignment_id = assignment.name
+    config.CourseDirectory.student_id = student
+    converter = course.converter(_PagesOfOne, config)
+    converter.force = True
+    converter.student, converter.digests = student, digests
+    try:
+        converter.start()
+    except NbGraderException as error:
+        return converter.reason or " ".join(str(error).split())
+    return ""

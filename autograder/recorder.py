@@ -34,7 +34,7 @@ from sqlalchemy import insert, select, update
 
 from autograder.assignment import Assignment
 from autograder.course import Course
-from autograder.summary import points_of
+from autograder.grades import points_of
 from autograder.work import GradedNotebook
 
 log = logging.getLogger("autograder.grading")

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nbgrader.api import Grade, Gradebook, Student, SubmittedAssignment, SubmittedNotebook
+from nbgrader.api import Gradebook, Student, SubmittedAssignment, SubmittedNotebook
 from sqlalchemy import func, select
 
 from autograder.assignment import Assignment
 from autograder.course import Course
+from autograder.grades import Cell, grade_rows, graded_cells, points_of
 from autograder.record import Record
 
 Status = Literal["graded", "unchanged", "failed"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell that gives points; a test is one whose points come from running it."""
-
-    notebook: str
-    name: str
-    points: float
-    is_test: bool
 
 
 @dataclass(frozen=True)
@@ -116,37 +106,11 @@ class Standing:
     failed_tests: tuple[Cell, ...] = ()
 
 
-def points_of(auto: float | None, manual: float | None, extra_credit: float | None) -> float:
-    """Return the points of one cell as nbgrader counts them: a manual score takes precedence.
-
-    Examples
-    --------
-    >>> points_of(2.0, None, 1.0), points_of(2.0, 1.5, None), points_of(None, None, 1.0)
-    (3.0, 1.5, 0.0)
-    """
-    score = manual if manual is not None else auto
-    return score + (extra_credit or 0.0) if score is not None else 0.0
-
-
-def graded_cells(gradebook: Gradebook, assignment: str) -> dict[str, Cell]:
-    """Return an assignment's cells that give points, by their id in the gradebook, in order."""
-    cells = {}
-    for notebook in sorted(gradebook.find_assignment(assignment).notebooks, key=lambda n: n.name):
-        answers = {cell.name for cell in notebook.solution_cells}
-        places = {cell.name: place for place, cell in enumerate(notebook.source_cells)}
-        found = [(cell, cell.cell_type == "code") for cell in notebook.grade_cells]
-        found += [(cell, False) for cell in notebook.task_cells]
-        for cell, code in sorted(found, key=lambda item: places.get(item[0].name, -1)):
-            is_test = code and cell.name not in answers
-            cells[cell.id] = Cell(notebook.name, cell.name, cell.max_score, is_test)
-    return cells
-
-
 def cell_results(gradebook: Gradebook, assignment: str) -> list[CellResults]:
     """Return how the class did on each cell that gives points."""
     earned: dict[str, list[float]] = {}
     waiting: Counter[str] = Counter()
-    for grade in _grades(gradebook, assignment):
+    for grade in grade_rows(gradebook, assignment):
         if grade.needs_manual_grade:
             waiting[grade.cell_id] += 1
         else:
@@ -158,24 +122,6 @@ def cell_results(gradebook: Gradebook, assignment: str) -> list[CellResults]:
     ]
 
 
-def _grades(gradebook: Gradebook, assignment: str) -> Sequence[Any]:
-    entry = gradebook.find_assignment(assignment)
-    rows = gradebook.db.execute(
-        select(
-            SubmittedAssignment.student_id,
-            Grade.cell_id,
-            Grade.auto_score,
-            Grade.manual_score,
-            Grade.extra_credit,
-            Grade.needs_manual_grade,
-        )
-        .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
-        .join(Grade, Grade.notebook_id == SubmittedNotebook.id)
-        .where(SubmittedAssignment.assignment_id == entry.id)
-    )
-    return list(rows)
-
-
 def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
     """Return the standing of each student who handed in an assignment, in few round trips."""
     entry = gradebook.find_assignment(assignment)
@@ -183,7 +129,7 @@ def standings(gradebook: Gradebook, assignment: str) -> dict[str, Standing]:
     points: dict[str, list[float]] = {}
     waiting: set[str] = set()
     failed: dict[str, set[str]] = {}
-    for grade in _grades(gradebook, assignment):
+    for grade in grade_rows(gradebook, assignment):
         student, cell = grade.student_id, cells[grade.cell_id]
         earned = points_of(grade.auto_score, grade.manual_score, grade.extra_credit)
         points.setdefault(student, []).append(earned)

@@ -40,7 +40,7 @@ class FeedbackLab:
         student = self.hand_in(attack)
         graded = NbGraderAPI(self.course.directory(), config=self.course.config)
         assert graded.autograde("toy", student)["success"]
-        assert write_feedback(self.course, self.assignment, [student]) == []
+        assert write_feedback(self.course, self.assignment, [student]) == {}
         (page,) = feedback_pages(self.course, self.assignment, student)
         return [page.read_text(), self._for_the_instructor(student)]
 

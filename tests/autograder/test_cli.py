@@ -132,6 +132,31 @@ def test_report_writes_page_table_and_feedback(here, capsys, hand_in):
     assert (here.root / "course/feedback/ada/toy/toy.html").is_file()
 
 
+def test_a_student_of_any_name_gets_a_page(here, capsys, hand_in):
+    """Bug: nbgrader took a bracket in a name for a pattern, and a line break for the name's end."""
+    names = ["br[a]ck", "[x]", " before", "two\nlines", "{0}", "*"]
+    for name in names:
+        hand_in(name)
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    assert main(["report", "toy"]) == 0
+    for name in names:
+        page = (here.root / "course/feedback" / name / "toy/toy.html").read_text()
+        assert "6 of 8 points" in page
+
+
+def test_a_page_that_cannot_be_made_is_told_with_the_reason(here, capsys, hand_in):
+    hand_in("ada")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    with here.gradebook() as gradebook:
+        gradebook.db.delete(gradebook.find_comment("essay", "toy", "toy", "ada"))
+        gradebook.db.commit()
+    assert main(["report", "toy"]) == 1
+    log = (here.root / "course/logs/report_toy.log").read_text()
+    for told in (capsys.readouterr().err, log):
+        assert "no feedback page could be made" in told
+        assert "toy.ipynb: MissingEntry: No such taskcomment" in told
+
+
 def test_feedback_numbers_the_cells_that_its_sentences_name(here, hand_in):
     """The number of a cell that was stopped is the one above that cell."""
 

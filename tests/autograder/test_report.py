@@ -9,10 +9,12 @@ from multiprocessing import get_context
 
 import nbformat
 import pytest
+from sqlalchemy import event
 
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages, write_feedback
+from autograder.grades import Cell, grade_digests
 from autograder.grading import Batch, submitted_students
 from autograder.record import Record
 from autograder.report import (
@@ -24,7 +26,7 @@ from autograder.report import (
     write_report,
 )
 from autograder.sample_class import make_sample_class
-from autograder.summary import Cell, CellResults, Row
+from autograder.summary import CellResults, Row
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
@@ -125,7 +127,7 @@ def graded(released_toy, tmp_path_factory):
     students = submitted_students(course, assignment)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         Batch(course, assignment, students, executor=executor).run()
-    assert write_feedback(course, assignment, students) == []
+    assert write_feedback(course, assignment, students) == {}
     write_report(course, assignment, root / "course" / "reports" / "toy")
     return course
 
@@ -148,6 +150,57 @@ def test_pages_are_made_again_only_after_a_new_grading(graded):
     write_feedback(graded, assignment, ["student001"])
     (page,) = feedback_pages(graded, assignment, "student001")
     assert page.stat().st_mtime_ns > before
+
+
+def text_of(course, student):
+    (page,) = feedback_pages(course, Assignment("toy", course.root), student)
+    return page.read_text()
+
+
+def change_essay(course, student, manual_score, manual_comment=None):
+    """Grade by hand, as formgrader does."""
+    with course.gradebook() as gradebook:
+        grade = gradebook.find_grade("essay", "toy", "toy", student)
+        grade.manual_score, grade.needs_manual_grade = manual_score, False
+        comment = gradebook.find_comment("essay", "toy", "toy", student)
+        comment.manual_comment = manual_comment
+        gradebook.db.commit()
+
+
+def test_a_page_follows_what_is_graded_by_hand(graded):
+    """Bug: manual grading changes no file, so the page kept the score from before."""
+    assignment = Assignment("toy", graded.root)
+    page = graded.folder("feedback", "student003", "toy") / "toy.html"
+    for score, comment in ((1.25, "Nicely put."), (1.5, "Nicely put."), (1.5, "Well put.")):
+        before = text_of(graded, "student003")
+        change_essay(graded, "student003", score, comment)
+        assert write_feedback(graded, assignment, ["student003"]) == {}
+        after = text_of(graded, "student003")
+        assert after != before
+        assert f"{score:g} of 2 points" in after
+        assert comment in after
+    written = page.stat().st_mtime_ns
+    change_essay(graded, "student004", 1)
+    assert write_feedback(graded, assignment, ["student003"]) == {}
+    assert page.stat().st_mtime_ns == written
+
+
+def test_asking_for_pages_takes_no_more_queries_for_a_large_class(graded):
+    with graded.gradebook() as gradebook:
+        gradebook.find_assignment("toy")
+        asked = []
+        event.listen(gradebook.engine, "before_cursor_execute", lambda *_: asked.append(1))
+        digests = grade_digests(gradebook, "toy")
+    assert len(digests) == 36
+    assert len(asked) < 20
+
+
+def test_why_a_page_could_not_be_made_is_returned(toy_course, hand_in):
+    folder = toy_course.folder("autograded", "ada", "toy")
+    folder.mkdir(parents=True)
+    (folder / "toy.ipynb").write_text("not JSON")
+    failed = write_feedback(toy_course, Assignment("toy", toy_course.root), ["ada"])
+    assert "toy.ipynb: NotJSONError: Notebook does not appear to be JSON" in failed["ada"]
 
 
 def test_no_page_holds_hidden_source_or_runs_a_script(graded):
@@ -218,6 +271,6 @@ def test_feedback_survives_a_notebook_full_of_oddities(graded):
         nbformat.v4.new_markdown_cell(text, id=f"odd-{i}") for i, text in enumerate(oddities)
     ]
     path.write_text(nbformat.writes(notebook))
-    assert write_feedback(graded, assignment, ["student001"]) == []
+    assert write_feedback(graded, assignment, ["student001"]) == {}
     (page,) = feedback_pages(graded, assignment, "student001")
     assert "<script" not in page.read_text()
