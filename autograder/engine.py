@@ -146,10 +146,13 @@ class NotebookRun:
             if index > last:
                 verdict.outputs[index] = [dict(NOT_RUN)]
                 continue
+            is_over = self.process.is_over
             outputs, reason = self.process.run_cell(cell.source)
             verdict.outputs[index] = outputs
             if reason:
                 verdict.stopped[index] = reason
+            if reason and is_over:
+                verdict.not_run.add(index)
             if reason and reason != stopped:
                 verdict.incidents.append(f"Cell {index + 1}: {reason}.")
                 stopped = reason

@@ -10,6 +10,7 @@ from autograder.outputs import (
     clamped_outputs,
     judged_outputs,
     not_run_output,
+    stopped_output,
     tidied,
     verdict_text,
 )
@@ -47,11 +48,19 @@ def write_verdict(
             record.cells[grade_id] = judged
             cell.outputs = judged_outputs(judged, max_score, shown, book_url=book_url)
         elif index in verdict.stopped or index not in verdict.outputs:
-            reason = verdict.stopped.get(index, NOT_READ)
-            cell.outputs = [*tidied(shown), not_run_output(reason)]
+            cell.outputs = [*tidied(shown), _failure(verdict, index)]
         else:
             cell.outputs = clamped_outputs(tidied(shown), max_score)
     record.write_to(notebook)
+
+
+def _failure(verdict: SubmissionVerdict, index: int) -> NotebookNode:
+    """Return the output of a test that did not run to its end."""
+    if index not in verdict.stopped:
+        return not_run_output(NOT_READ)
+    if index in verdict.not_run:
+        return not_run_output(verdict.stopped[index])
+    return stopped_output(verdict.stopped[index])
 
 
 def explanations(notebook: NotebookNode, record: Record) -> dict[str, str]:

@@ -123,6 +123,12 @@ def not_run_output(reason: str) -> NotebookNode:
     return _output("error", ename="NotRun", evalue=reason, traceback=[f"Not run: {reason}"])
 
 
+def stopped_output(reason: str) -> NotebookNode:
+    """Return an error output of a test that was begun and not ended."""
+    text = f"Stopped: {reason.removeprefix('it was stopped ')}"
+    return _output("error", ename="Stopped", evalue=reason, traceback=[text])
+
+
 def clamped_outputs(outputs: list[NotebookNode], max_score: float) -> list[NotebookNode]:
     """Bring a test cell's own partial score into the range that nbgrader accepts."""
     for output in outputs:

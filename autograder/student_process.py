@@ -266,6 +266,11 @@ class StudentProcess:
         self.value_room = SUBMISSION_OUTPUT_VALUES
         self.reply_room = SUBMISSION_REPLY_BYTES
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no more cells are run."""
+        return bool(self.ended) or time.monotonic() >= self.deadline
+
     def run_cell(self, source: str) -> tuple[list[Any], str]:
         """Run one cell; return its outputs and, if it was stopped, a sentence that says why."""
         if self.ended:

@@ -72,11 +72,12 @@ class SubmissionVerdict:
     """Everything the trusted side knows after grading one notebook.
 
     `outputs` maps the index of a code cell in the notebook to the outputs it produced; `stopped`
-    maps the index of one that did not run to its end to the reason; `incidents` says in words what
-    was stopped, damaged or mended.
+    maps the index of one that did not run to its end to the reason, and those in `not_run` did not
+    even begin; `incidents` says in words what was stopped, damaged or mended.
     """
 
     cells: dict[str, CellVerdict] = field(default_factory=dict)
     outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     stopped: dict[int, str] = field(default_factory=dict)
+    not_run: set[int] = field(default_factory=set)
     incidents: list[str] = field(default_factory=list)

@@ -36,6 +36,20 @@ def test_only_a_test_that_ran_to_its_end_can_earn_points():
     assert scores_after(verdict) == [2, 0, 0]
 
 
+def test_a_test_that_was_begun_is_not_called_one_that_was_not_run():
+    """Bug: "Not run: it was stopped after 3 seconds" stood below a test that had been run."""
+    notebook = notebook_of(("slow", "grade"), ("end", "grade"), ("later", "grade"))
+    stopped = {0: "it was stopped after 3 seconds", 1: "the process ended", 2: "the process ended"}
+    verdict = SubmissionVerdict(outputs={0: [], 1: [], 2: []}, stopped=stopped, not_run={2})
+    write_verdict(notebook, None, verdict, Record())
+    assert [cell.outputs[-1].traceback for cell in notebook.cells] == [
+        ["Stopped: after 3 seconds"],
+        ["Stopped: the process ended"],
+        ["Not run: the process ended"],
+    ]
+    assert [determine_grade(cell)[0] for cell in notebook.cells] == [0, 0, 0]
+
+
 def test_a_submission_that_was_not_run_earns_nothing():
     assert scores_after(SubmissionVerdict(), Record(problem="It is empty.")) == [0, 0, 0]
 
