@@ -8,7 +8,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from autograder.verdict import CellVerdict, CheckResult, Finding, SubmissionVerdict
+from autograder.verdict import CellVerdict, CheckResult, Finding
 
 METADATA_KEY = "autograder"
 
@@ -18,8 +18,9 @@ class Record:
     """The trusted side's account of one graded notebook.
 
     `problem` says why the submission could not be read or graded, `repairs` what was mended on the
-    way in, `incidents` what was stopped while it ran; `digest` names everything that the result
-    depends on.
+    way in, `incidents` what was stopped while it ran; `shared` holds those of these sentences that
+    are said of the submission as a whole, and so stand in the record of each of its notebooks;
+    `digest` names everything that the result depends on.
     """
 
     repairs: list[str] = field(default_factory=list)
@@ -28,13 +29,27 @@ class Record:
     cells: dict[str, CellVerdict] = field(default_factory=dict)
     seconds_late: float = 0.0
     digest: str = ""
+    shared: list[str] = field(default_factory=list)
 
     @property
     def sentences(self) -> list[str]:
         """All that a reader should know apart from the checks."""
-        late = [f"Handed in {duration(self.seconds_late)} late."] if self.seconds_late else []
         problem = [self.problem] if self.problem else []
-        return [*problem, *late, *self.repairs, *self.incidents]
+        return [*problem, *self._lateness, *self.repairs, *self.incidents]
+
+    @property
+    def of_submission(self) -> list[str]:
+        """The sentences on the submission as a whole."""
+        return [*self._lateness, *self.shared]
+
+    @property
+    def of_notebook(self) -> list[str]:
+        """The sentences on this notebook alone."""
+        return [text for text in self.sentences if text not in self.of_submission]
+
+    @property
+    def _lateness(self) -> list[str]:
+        return [f"Handed in {duration(self.seconds_late)} late."] if self.seconds_late else []
 
     @property
     def findings(self) -> list[Finding]:
@@ -79,16 +94,6 @@ def cell_from_dict(data: dict[str, Any]) -> CellVerdict:
         checks=tuple(CheckResult(**check) for check in data["checks"]),
         findings=tuple(Finding(**finding) for finding in data["findings"]),
         note=data["note"],
-    )
-
-
-def verdict_from_dict(data: dict[str, Any]) -> SubmissionVerdict:
-    """Return the verdict that `dataclasses.asdict` and JSON made `data` from."""
-    return SubmissionVerdict(
-        cells={name: cell_from_dict(cell) for name, cell in data["cells"].items()},
-        outputs={int(index): outputs for index, outputs in data["outputs"].items()},
-        stopped={int(index): reason for index, reason in data["stopped"].items()},
-        incidents=list(data["incidents"]),
     )
 
 

@@ -50,23 +50,44 @@ class Row:
     @property
     def happened(self) -> str:
         """What happened, in words."""
-        sentences = [self.trouble] if self.trouble else []
-        for record in self.records.values():
-            sentences += [*record.sentences, *_check_sentences(record)]
-        tests = [cell.name for cell in self.failed_tests if self._is_told_by_its_name(cell)]
-        if tests:
-            sentences.append(f"Tests not passed: {', '.join(tests)}.")
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What happened: what holds for the whole submission, then each notebook's own."""
+        sentences = self._of_submission
         if self.late_penalty:
             sentences.append(f"{self.late_penalty:g} points taken off for lateness.")
         if self.needs_manual_grade:
             sentences.append("Waits for manual grading.")
-        # what holds for a whole submission stands in the record of each of its notebooks
-        return " ".join(dict.fromkeys(sentences))
+        told = {name: [*r.of_notebook, *_check_sentences(r)] for name, r in self.records.items()}
+        for cell in self.failed_tests:
+            told.setdefault(cell.notebook, [])
+        for notebook, own in told.items():
+            own += self._test_sentences(notebook)
+        return [*sentences, *_named(told)]
 
-    def _is_told_by_its_name(self, cell: Cell) -> bool:
-        """Whether neither hidden checks nor the state of its notebook tell more of a test cell."""
-        record = self.records.get(cell.notebook, Record())
-        return not record.problem and cell.name not in record.cells
+    @property
+    def troubles(self) -> list[str]:
+        """What was unreadable, mended, stopped or late, without the results."""
+        told = {name: record.of_notebook for name, record in self.records.items()}
+        return [*self._of_submission, *_named(told)]
+
+    @property
+    def _of_submission(self) -> list[str]:
+        """What the records of all notebooks say, once."""
+        shared = [text for record in self.records.values() for text in record.of_submission]
+        return list(dict.fromkeys([self.trouble, *shared] if self.trouble else shared))
+
+    def _test_sentences(self, notebook: str) -> list[str]:
+        """Return a sentence on the tests of which neither checks nor the record tell more."""
+        record = self.records.get(notebook, Record())
+        tests = [
+            cell.name
+            for cell in self.failed_tests
+            if cell.notebook == notebook and cell.name not in record.cells
+        ]
+        return [f"Tests not passed: {', '.join(tests)}."] if tests and not record.problem else []
 
     @property
     def damaged(self) -> bool:
@@ -77,6 +98,17 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """Return this row for a program to read."""
         return {**asdict(self), "happened": self.happened}
+
+
+def _named(told: dict[str, list[str]]) -> list[str]:
+    """Return each notebook's sentences, after its name where there are several notebooks."""
+    if len(told) < 2:
+        return [text for own in told.values() for text in own]
+    return [
+        text if place else f"{notebook}: {text}"
+        for notebook, own in told.items()
+        for place, text in enumerate(own)
+    ]
 
 
 def _check_sentences(record: Record) -> list[str]:

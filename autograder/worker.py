@@ -60,6 +60,7 @@ def _graded(
 ) -> GradedNotebook:
     setting = work.setting
     skeleton = _skeleton(*setting.skeletons[name])
+    shared = [*work.notes, *([problem] if problem else [])]
     problem = problem or work.problems.get(name, "")
     submission = Submission(problem=problem) if problem else parse_submission(work.notebooks[name])
     rebuilt = rebuild(skeleton.released, submission)
@@ -70,6 +71,7 @@ def _graded(
         problem=rebuilt.problem,
         seconds_late=work.seconds_late,
         digest=work.digest,
+        shared=shared,
     )
     verdict = SubmissionVerdict()
     if not record.problem:

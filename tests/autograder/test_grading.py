@@ -70,7 +70,7 @@ def test_a_right_submission_is_recorded_with_points_and_words(toy_course, hand_i
     assert book["manual"] == {"essay"}
     assert book["comments"]["square"] == "2 of 2 checks passed."
     assert (row.score, row.max_score) == (6, 8)
-    assert row.happened == "2 of 2 checks passed. Waits for manual grading."
+    assert row.happened == "Waits for manual grading. 2 of 2 checks passed."
     cell = cell_of(autograded(toy_course), "test_square")
     assert cell.outputs[0].data["text/plain"] == "6.0"
     assert "6 of 6 points" in cell.outputs[0].data["text/html"]
