@@ -18,6 +18,8 @@ from typing import Any
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CELLS = 2_000
 MAX_SOURCE_CHARACTERS = 1_000_000
+# how the sentence on a notebook that was not handed in begins
+NO_FILE = "There is no file"
 MAX_QUOTED_CHARACTERS = 60
 NOTEBOOK_FORMAT = 4
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif")
@@ -96,7 +98,7 @@ def why_unreadable(path: Path, error: OSError) -> str:
     if path.is_symlink():
         return "The notebook is a symbolic link, which is not followed. Hand in the file itself."
     if not path.exists():
-        return f"There is no file {quoted(path.name)} in the submission."
+        return f"{NO_FILE} {quoted(path.name)} in the submission."
     return f"The notebook could not be read: {error.strerror or error}."
 
 

@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.converters import BaseConverter
-from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
+from nbgrader.preprocessors import ClearMarkScheme, NbGraderPreprocessor, SaveAutoGrades
 from pygments.formatters import HtmlFormatter
 from traitlets import Bool, Float, Instance, Unicode
 from traitlets.config import Config
@@ -35,7 +35,8 @@ from traitlets.config import Config
 from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
 from autograder.confinement import require_out_of_sight
-from autograder.intake import Submission, read_submission
+from autograder.grades import PartGrade, extra_credit_words, part_grades
+from autograder.intake import NO_FILE, Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
 from autograder.rebuild import rebuild
@@ -222,6 +223,8 @@ class RecordScores(SaveAutoGrades):  # type: ignore[misc]
 class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
     """Renders the feedback page: no script, nothing fetched, light and dark."""
 
+    parent: BaseConverter
+
     def default_filters(self) -> Iterator[tuple[str, Any]]:
         """Add the filter for sentences."""
         yield from super().default_filters()
@@ -232,10 +235,35 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
     ) -> tuple[str, dict[str, Any]]:
         """Convert an autograded notebook whose grades nbgrader has put in."""
         resources = resources or {}
-        resources["record"] = Record.read_from(notebook)
+        resources["record"] = record = Record.read_from(notebook)
+        resources["no_answer"] = why_no_answer(record)
+        resources["parts"] = self._part_grades(resources["nbgrader"])
         resources["points_text"] = points_text
+        resources["extra_credit_words"] = extra_credit_words
         resources["code_style"] = code_style()
+        notebook = self._without_mark_schemes(notebook)
         return super().from_notebook_node(notebook, resources, **options)  # type: ignore[no-any-return]
+
+    def _part_grades(self, names: dict[str, str]) -> dict[str, PartGrade]:
+        """Return what the gradebook says of each part; nbgrader puts in less than that."""
+        with Gradebook(names["db_url"], self.parent.coursedir.course_id) as gradebook:
+            return part_grades(gradebook, names["assignment"], names["notebook"], names["student"])
+
+    def _without_mark_schemes(self, notebook: NotebookNode) -> NotebookNode:
+        """Return a notebook without what its tasks say to the grader, which nbgrader shows."""
+        notebook = copy.deepcopy(notebook)
+        clear = ClearMarkScheme(parent=self, check_attachment_leakage=False)
+        for index, cell in enumerate(notebook.cells):
+            if utils.is_task(cell):
+                clear.preprocess_cell(cell, {}, index)
+        return notebook
+
+
+def why_no_answer(record: Record) -> str:
+    """Return what is to be said in place of an answer where none could be read."""
+    if not record.problem:
+        return ""
+    return "not handed in" if record.problem.startswith(NO_FILE) else "no answer could be read"
 
 
 def plain_text(text: str) -> str:

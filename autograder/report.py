@@ -136,6 +136,7 @@ def render_report(
     environment.filters.update(
         number=number,
         as_text=text_to_html,
+        as_texts=lambda sentences: " ".join(map(text_to_html, sentences)),
         percent=lambda share: f"{100 * share:.0f} %",
         stem=lambda page: Path(page).stem,
     )
@@ -153,6 +154,7 @@ def render_report(
         check_groups=_by_cell(check_rates(rows)),
         misconceptions=misconception_counts(rows),
         troubled=[row for row in rows if row.damaged],
+        waiting=sum(row.needs_manual_grade for row in rows),
         late=[row for row in rows if any(r.seconds_late for r in row.records.values())],
         points_text=points_text,
         book_link=book_link,

@@ -26,6 +26,11 @@ HIDDEN = """assert mean([1, 2]) == 1.5
 ### BEGIN HIDDEN TESTS
 assert mean([5]) == 5
 ### END HIDDEN TESTS"""
+TASK = """Draw a picture.
+
+=== BEGIN MARK SCHEME ===
+A point for each colour.
+=== END MARK SCHEME ==="""
 PARTIAL = """score = 0
 score += mean([2, 4]) == 3
 score += 2 * (mean([0, 0, 3]) == 1)
@@ -86,7 +91,7 @@ def sources():
     ]
     words = [
         answered("essay", "Because.", "markdown", grade=True, points=3),
-        cell("task", "Draw a picture.", "markdown", task=True, locked=True, points=4),
+        cell("task", TASK, "markdown", task=True, locked=True, points=4),
         answered("double", "def double(x):\n    return 2 * x"),
         tested("test_double", "assert double(2) == 4", 1),
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import nbgrader
 import pytest
+from bs4 import BeautifulSoup
 from nbgrader.api import Gradebook
 
 from autograder.cli import main
@@ -192,11 +193,11 @@ def test_table_report_and_feedback_name_the_tests(graded, monkeypatch, capsys):
     monkeypatch.chdir(graded)
     assert main(["grade", "ps"]) == 0
     table = " ".join(capsys.readouterr().out.split())
-    assert "Tests not passed: test_mean, test_partial, test_double. Waits" in table
+    assert "grading. numbers: Tests not passed: test_mean, test_partial. words: Tests" in table
     assert table.count("Handed in 1 day late.") == 1
     assert (
-        "There is no file 'words.ipynb' in the submission; the folder holds 'mine.ipynb'. Waits"
-        in table
+        "Waits for manual grading. words: There is no file 'words.ipynb' in the submission; "
+        "the folder holds 'mine.ipynb'." in table
     )
     assert main(["report", "ps"]) == 0
     shown = capsys.readouterr().out.split()
@@ -211,6 +212,86 @@ def test_table_report_and_feedback_name_the_tests(graded, monkeypatch, capsys):
     assert "<summary>The tests</summary>" in feedback
     assert (graded / "logs/grade_ps.log").is_file()
     assert not (graded / "course").exists()
+
+
+@pytest.fixture(scope="module")
+def reported(graded, tmp_path_factory):
+    """The graded class with its pages."""
+    root = tmp_path_factory.mktemp("reported") / "plain"
+    shutil.copytree(graded, root)
+    with Gradebook(f"sqlite:///{root}/gradebook.db") as gradebook:
+        given = gradebook.find_grade("plot", "numbers", "ps", "good")
+        given.manual_score, given.extra_credit, given.needs_manual_grade = 2, 1, False
+        gradebook.db.commit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["report", "ps"]) == 0
+    return root
+
+
+def page_of(root, student, notebook):
+    """Return the text of a feedback page."""
+    text = (root / f"feedback/{student}/ps/{notebook}.html").read_text()
+    return " ".join(BeautifulSoup(text, "html.parser").body.get_text(" ").split())
+
+
+def test_what_waits_for_manual_grading_is_not_shown_as_no_points(reported):
+    """Bug: a part that nobody had graded yet was shown as 0 points."""
+    page = page_of(reported, "good", "words")
+    assert "1 of 8 points so far 2 parts are not graded yet." in page
+    assert "essay not graded yet (3 points)" in page
+    assert "Cell 2: task, not graded yet (4 points)" in page
+    report = (reported / "reports/ps/index.html").read_text()
+    assert "<dt>Waiting for manual grading</dt><dd>7</dd>" in report
+    assert "Mean score so far" in report
+    done = page_of(reported, "good", "numbers")
+    assert "so far" not in done
+    assert "not graded yet" not in done
+
+
+def test_extra_credit_is_called_so(reported):
+    """Bug: "3 of 2 points" stood there without a word."""
+    page = page_of(reported, "good", "numbers")
+    assert "plot 3 of 2 points, 1 of them extra credit" in page
+    assert "9 of 8 points, 1 of them extra credit" in page
+
+
+def test_what_a_task_tells_the_grader_is_not_shown(reported):
+    """Bug: the page showed the mark scheme of a task, as nbgrader's own does."""
+    page = page_of(reported, "good", "words")
+    assert "Draw a picture." in page
+    assert "MARK SCHEME" not in page
+    assert "A point for each colour." not in page
+
+
+def test_what_was_released_is_not_called_an_answer(reported):
+    """Bug: the page on a notebook that was not handed in showed its stubs as "your answer"."""
+    page = page_of(reported, "one_notebook", "words")
+    assert "not handed in; this is the released text" in page
+    assert "your answer" not in page
+    assert "your answer" in page_of(reported, "one_notebook", "numbers")
+
+
+def test_a_test_that_was_stopped_says_so(reported):
+    assert "Stopped: after 3 seconds" in page_of(reported, "stuck", "numbers")
+
+
+def test_sentences_name_their_notebook_or_are_told_once(here, capsys):
+    """Bug: equal sentences on two notebooks were one, and one on the submission stood twice."""
+    folder = hand_in(here, "good", {})
+    for path in folder.glob("*.ipynb"):
+        path.write_bytes(b"")
+    (folder / "link.txt").symlink_to("data.txt")
+    assert main(["grade", "ps", "--workers", "1"]) == 0
+    assert main(["report", "ps"]) == 0
+    told = (
+        "The file 'link.txt' is a link and was left out. numbers: The notebook file is empty. "
+        "words: The notebook file is empty."
+    )
+    assert told in " ".join(capsys.readouterr().out.split())
+    report = (here / "reports/ps/index.html").read_text()
+    damaged = BeautifulSoup(report, "html.parser").find(id="troubled").find_next("li")
+    assert damaged.get_text() == f"good, 0 of 16 points: {told}"
 
 
 @pytest.fixture(scope="module")
