@@ -63,6 +63,8 @@ exit status:
   130  stopped by Ctrl-C or SIGTERM; what was done is recorded, and the same command goes on from
        there, unless it has --force
 """
+# one long name must not take the room of what happened to all
+NAME_WIDTH = 32
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 USER_ERRORS = (
     BrokenCheckError,
@@ -313,7 +315,7 @@ def _progress(console: Console) -> Progress:
 def _table(assignment: Assignment, rows: Sequence[Row]) -> Table:
     title = f"{assignment.name}: {len(rows)} submission{'' if len(rows) == 1 else 's'}"
     table = Table(title=title, box=rich.box.SIMPLE_HEAD)
-    table.add_column("student", no_wrap=True)
+    table.add_column("student", no_wrap=True, max_width=NAME_WIDTH)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("what happened")
     for row in rows:

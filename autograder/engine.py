@@ -21,6 +21,7 @@ from autograder.checking.student import Caller
 from autograder.intake import quoted, read_file
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
+from autograder.outputs import AFTER_THE_LAST_ANSWER
 from autograder.spawned import secret_folders
 from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
@@ -28,11 +29,7 @@ from autograder.verdict import SubmissionVerdict
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
 
 UNCLEAR = "a hidden check could not be carried out; the instructor can see why."
-NOT_RUN = {
-    "output_type": "stream",
-    "name": "stdout",
-    "text": "Not run: nothing after the last answer is run when a notebook is graded.\n",
-}
+NOT_RUN = {"output_type": "stream", "name": "stdout", "text": AFTER_THE_LAST_ANSWER}
 MAX_FILES = 2_000
 # what even an empty file takes of a file system
 BLOCK = 4096

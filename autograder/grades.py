@@ -49,7 +49,7 @@ class PartGrade:
         >>> PartGrade(Cell("nb", "essay", 5, is_test=False), 0, 0, waits=True).words
         'not graded yet (5 points)'
         >>> PartGrade(Cell("nb", "essay", 3, is_test=False), 4, 1, waits=False).words
-        '4 of 3 points, 1 of them extra credit'
+        '4 of 3 points, with 1 of extra credit'
         """
         if self.waits:
             points = self.cell.points
@@ -59,7 +59,7 @@ class PartGrade:
 
 def extra_credit_words(extra_credit: float) -> str:
     """Return how much of some points is extra credit, or an empty string."""
-    return f", {number(extra_credit)} of them extra credit" if extra_credit > 0 else ""
+    return f", with {number(extra_credit)} of extra credit" if extra_credit > 0 else ""
 
 
 def points_of(auto: float | None, manual: float | None, extra_credit: float | None) -> float:

@@ -19,6 +19,7 @@ from autograder.record import Record
 from autograder.verdict import CellVerdict, SubmissionVerdict
 
 NOT_READ = "The submission could not be read, so nothing was checked."
+NOT_HANDED_IN = "The notebook was not handed in, so nothing was checked."
 NO_VERDICT = "The checks of this cell gave no result."
 NO_RESPONSE = "No response."
 
@@ -33,6 +34,7 @@ def write_verdict(
 ) -> None:
     """Write outputs and record of a verdict into a notebook."""
     record.incidents = list(verdict.incidents)
+    not_read = NOT_HANDED_IN if record.not_handed_in else NOT_READ
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -43,21 +45,21 @@ def write_verdict(
         grade_id, max_score = cell.metadata.nbgrader.grade_id, float(cell.metadata.nbgrader.points)
         if assignment is not None and assignment.check_file(grade_id):
             judged = verdict.cells.get(grade_id) or CellVerdict(
-                grade_id, (), note=NOT_READ if record.problem else NO_VERDICT
+                grade_id, (), note=not_read if record.problem else NO_VERDICT
             )
             record.cells[grade_id] = judged
             cell.outputs = judged_outputs(judged, max_score, shown, book_url=book_url)
         elif index in verdict.stopped or index not in verdict.outputs:
-            cell.outputs = [*tidied(shown), _failure(verdict, index)]
+            cell.outputs = [*tidied(shown), _failure(verdict, index, not_read)]
         else:
             cell.outputs = clamped_outputs(tidied(shown), max_score)
     record.write_to(notebook)
 
 
-def _failure(verdict: SubmissionVerdict, index: int) -> NotebookNode:
+def _failure(verdict: SubmissionVerdict, index: int, not_read: str) -> NotebookNode:
     """Return the output of a test that did not run to its end."""
     if index not in verdict.stopped:
-        return not_run_output(NOT_READ)
+        return not_run_output(not_read)
     if index in verdict.not_run:
         return not_run_output(verdict.stopped[index])
     return stopped_output(verdict.stopped[index])

@@ -36,9 +36,10 @@ from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
 from autograder.confinement import require_out_of_sight
 from autograder.grades import PartGrade, extra_credit_words, part_grades
-from autograder.intake import NO_FILE, Submission, read_submission
+from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
+from autograder.outputs import own_sentence
 from autograder.rebuild import rebuild
 from autograder.record import Record, points_text
 from autograder.safe_html import text_to_html
@@ -238,6 +239,7 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
         resources["record"] = record = Record.read_from(notebook)
         resources["no_answer"] = why_no_answer(record)
         resources["parts"] = self._part_grades(resources["nbgrader"])
+        resources["own_sentence"] = own_sentence
         resources["points_text"] = points_text
         resources["extra_credit_words"] = extra_credit_words
         resources["code_style"] = code_style()
@@ -263,7 +265,7 @@ def why_no_answer(record: Record) -> str:
     """Return what is to be said in place of an answer where none could be read."""
     if not record.problem:
         return ""
-    return "not handed in" if record.problem.startswith(NO_FILE) else "no answer could be read"
+    return "not handed in" if record.not_handed_in else "no answer could be read"
 
 
 def plain_text(text: str) -> str:

@@ -20,6 +20,9 @@ MAX_TEXT_CHARACTERS = 20_000
 MAX_PICTURE_CHARACTERS = 3 * 2**20
 TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
+# the names of errors that stand for a sentence of the autograder's own
+NOT_RUN, STOPPED = "NotRun", "Stopped"
+AFTER_THE_LAST_ANSWER = "Not run: nothing after the last answer is run when a notebook is graded.\n"
 OUTCOME_WORDS = {"passed": "Passed", "failed": "Not passed", "stopped": "Stopped"}
 
 
@@ -120,13 +123,30 @@ def verdict_text(verdict: CellVerdict) -> str:
 
 def not_run_output(reason: str) -> NotebookNode:
     """Return an error output, which nbgrader takes for a failed test."""
-    return _output("error", ename="NotRun", evalue=reason, traceback=[f"Not run: {reason}"])
+    return _output("error", ename=NOT_RUN, evalue=reason, traceback=[f"Not run: {reason}"])
 
 
 def stopped_output(reason: str) -> NotebookNode:
     """Return an error output of a test that was begun and not ended."""
     text = f"Stopped: {reason.removeprefix('it was stopped ')}"
-    return _output("error", ename="Stopped", evalue=reason, traceback=[text])
+    return _output("error", ename=STOPPED, evalue=reason, traceback=[text])
+
+
+def own_sentence(output: NotebookNode) -> str:
+    """Return the sentence that an output is, or an empty string if it is a program's.
+
+    Examples
+    --------
+    >>> own_sentence(not_run_output("the process ended"))
+    'Not run: the process ended'
+    >>> own_sentence(_output("stream", name="stdout", text="Not run: 1"))
+    ''
+    """
+    if output.output_type == "error" and output.ename in (NOT_RUN, STOPPED):
+        # a traceback of a student's error of that name has more lines
+        return output.traceback[0] if len(output.traceback) == 1 else ""
+    is_sentence = output.output_type == "stream" and output.text == AFTER_THE_LAST_ANSWER
+    return AFTER_THE_LAST_ANSWER if is_sentence else ""
 
 
 def clamped_outputs(outputs: list[NotebookNode], max_score: float) -> list[NotebookNode]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from autograder.intake import NO_FILE
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 METADATA_KEY = "autograder"
@@ -36,6 +37,11 @@ class Record:
         """All that a reader should know apart from the checks."""
         problem = [self.problem] if self.problem else []
         return [*problem, *self._lateness, *self.repairs, *self.incidents]
+
+    @property
+    def not_handed_in(self) -> bool:
+        """Whether there is no file of this notebook."""
+        return self.problem.startswith(NO_FILE)
 
     @property
     def of_submission(self) -> list[str]:

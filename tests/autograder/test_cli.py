@@ -100,6 +100,16 @@ def test_grade_prints_a_table_and_then_json(here, capsys, hand_in):
     assert (row["student"], row["score"], row["status"]) == ("bob", 2, "unchanged")
 
 
+def test_a_long_name_leaves_room_for_what_happened(here, monkeypatch, capsys, hand_in):
+    """Bug: a name of 200 characters left no column for what happened to anybody."""
+    hand_in("n" * 200)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 2 checks passed" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_check_shows_a_learner_each_check(here, capsys, tmp_path):
     notebook = nbformat.read(Assignment("toy", here.root).release, as_version=4)
     answer = next(cell for cell in notebook.cells if cell.id == "square")

@@ -252,8 +252,8 @@ def test_what_waits_for_manual_grading_is_not_shown_as_no_points(reported):
 def test_extra_credit_is_called_so(reported):
     """Bug: "3 of 2 points" stood there without a word."""
     page = page_of(reported, "good", "numbers")
-    assert "plot 3 of 2 points, 1 of them extra credit" in page
-    assert "9 of 8 points, 1 of them extra credit" in page
+    assert "plot 3 of 2 points, with 1 of extra credit" in page
+    assert "9 of 8 points, with 1 of extra credit" in page
 
 
 def test_what_a_task_tells_the_grader_is_not_shown(reported):
@@ -269,11 +269,21 @@ def test_what_was_released_is_not_called_an_answer(reported):
     page = page_of(reported, "one_notebook", "words")
     assert "not handed in; this is the released text" in page
     assert "your answer" not in page
+    assert "Not run: The notebook was not handed in, so nothing was checked." in page
     assert "your answer" in page_of(reported, "one_notebook", "numbers")
 
 
 def test_a_test_that_was_stopped_says_so(reported):
     assert "Stopped: after 3 seconds" in page_of(reported, "stuck", "numbers")
+
+
+def test_sentences_of_the_autograders_own_are_no_program_text(reported):
+    """Bug: they stood in a line that does not wrap, most of it out of sight on a small screen."""
+    page = BeautifulSoup(
+        (reported / "feedback/one_notebook/ps/words.html").read_text(), "html.parser"
+    )
+    (sentence,) = page.find_all(string=re.compile("Not run: "))
+    assert (sentence.parent.name, sentence.parent["class"]) == ("p", ["sentence"])
 
 
 def test_sentences_name_their_notebook_or_are_told_once(here, capsys):

@@ -254,6 +254,27 @@ def test_pages_fit_and_stay_quiet_in_a_browser(graded, browser, width, scheme, b
         assert title in ("toy: class report", "toy: feedback")
 
 
+def test_captions_stay_in_sight_on_a_small_screen(browser, tmp_path):
+    """Bug: a caption was as wide as its table, of which a part is out of sight."""
+    part = CellResults(Cell("words", "a_name_without_a_space_" * 4, 4, is_test=False), (1.0,), 1)
+    path = tmp_path / "index.html"
+    path.write_text(render_report("f", ROWS, parts=[part]))
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(path.as_uri())
+    wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{wide}.length") >= 2
+    for scrolled in (0, 10_000):
+        page.evaluate(f"{wide}.forEach(e => e.scrollLeft = {scrolled})")
+        edges = page.evaluate(
+            "[...document.querySelectorAll('caption')].map(caption => {"
+            " const range = document.createRange(); range.selectNodeContents(caption);"
+            " const box = range.getBoundingClientRect(); return [box.left, box.right] })"
+        )
+        assert len(edges) == 5
+        assert all(left >= 0 and right <= 390 for left, right in edges), edges
+    page.close()
+
+
 def test_feedback_survives_a_notebook_full_of_oddities(graded):
     assignment = Assignment("toy", graded.root)
     path = graded.folder("autograded", "student001", "toy") / "toy.ipynb"
