@@ -111,13 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("grade", help="grade what was submitted for an assignment")
     command.set_defaults(run=_grade)
     command.add_argument("assignment")
-    command.add_argument("--student", default="", help="grade this student only")
+    command.add_argument("--student", type=_not_empty, help="grade this student only")
     command.add_argument("--force", action="store_true", help="grade again what has not changed")
     place = command.add_mutually_exclusive_group()
     place.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
     place.add_argument(
         "--scheduler",
-        default="",
+        type=_not_empty,
         metavar="ADDRESS",
         help="grade on the Dask cluster whose scheduler is at tcp://HOST:PORT (or tls://)",
     )
@@ -128,14 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check", help="check your own notebook")
     command.set_defaults(run=_check)
     command.add_argument("notebook", type=Path)
-    command.add_argument("--assignment", default="", help="default: the notebook's name")
+    command.add_argument("--assignment", type=_not_empty, help="default: the notebook's name")
     _add_running_options(command)
 
     command = commands.add_parser("report", help="write the class report and missing feedback")
     command.set_defaults(run=_report)
     command.add_argument("assignment")
     command.add_argument(
-        "--output", type=Path, help="default: reports/ASSIGNMENT, where the autograded folder is"
+        "--output", type=_path, help="default: reports/ASSIGNMENT, where the autograded folder is"
     )
     _add_gradebook_option(command)
 
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_sample_class)
     command.add_argument("assignment")
     command.add_argument("--size", type=_positive_int)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_whole_number, default=0)
     _add_gradebook_option(command)
 
     command = commands.add_parser("doctor", help="say what this machine and course can do")
@@ -176,24 +176,47 @@ def _add_running_options(command: argparse.ArgumentParser) -> None:
 def _add_gradebook_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--db",
+        type=_not_empty,
         metavar="URL",
         help="the gradebook, such as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE "
         "(default: what nbgrader_config.py says)",
     )
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def _positive_int(text: str) -> int:
-    value = int(text)
+    value = _whole_number(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return value
 
 
 def _positive_float(text: str) -> float:
-    value = float(text)
+    wrong = argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        raise wrong from None
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+        raise wrong
     return value
+
+
+def _not_empty(text: str) -> str:
+    """Refuse what a shell's variable that is not set leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; leave the option out, or give it a value")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_not_empty(text))
 
 
 def _course(options: argparse.Namespace) -> Course:
@@ -248,7 +271,13 @@ def _grade(options: argparse.Namespace) -> int:
     course.notebook_names(assignment)  # a missing release is said before any progress is shown
     for sentence in misspelt_settings(course.own):
         print(f"autograder: {course.settings_file.name}: {sentence}", file=sys.stderr)
-    students = submitted_students(course, assignment, options.student)
+    if not options.student:
+        for place in course.files_in_place_of_folders("submitted", assignment.name):
+            print(
+                f"autograder: {place} is a file, expected a folder; it was passed over",
+                file=sys.stderr,
+            )
+    students = submitted_students(course, assignment, options.student or "")
     batch = Batch(course, assignment, students, options.force, options.workers)
     log = course.results / "logs" / f"grade_{assignment.name}.log"
     _log_to(log)

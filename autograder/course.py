@@ -237,14 +237,25 @@ class Course:
 
     def students_with(self, step: str, assignment: str) -> list[str]:
         """Return the students who have a folder of an assignment in a step."""
+        position = self.folder(step, "*", assignment).parts.index("*")
+        places = self._places(step, assignment)
+        return sorted(place.parts[position] for place in places if place.is_dir())
+
+    def files_in_place_of_folders(self, step: str, assignment: str) -> list[Path]:
+        """Return what lies where a student's folder of an assignment in a step should be."""
+        position = self.folder(step, "*", assignment).parts.index("*")
+        return sorted(
+            place
+            for place in self._places(step, assignment)
+            if not (place.is_dir() or place.parts[position].startswith("."))
+        )
+
+    def _places(self, step: str, assignment: str) -> Iterator[Path]:
+        """Yield what is where the folders of an assignment in a step should be."""
         pattern = self.folder(step, "*", assignment)
         position = pattern.parts.index("*")
         base = Path(*pattern.parts[:position])
-        return sorted(
-            folder.parts[position]
-            for folder in base.glob(str(Path(*pattern.parts[position:])))
-            if folder.is_dir()
-        )
+        return base.glob(str(Path(*pattern.parts[position:])))
 
     @property
     def results(self) -> Path:
@@ -296,7 +307,14 @@ class Course:
 
     def find_assignment(self, name: str) -> Assignment:
         """Return the assignment called `name`; raise `UnknownAssignmentError` if there is none."""
-        return named_assignment(name, self.assignment_names(), self.root)
+        names = self.assignment_names()
+        if not names:
+            place = self.folder("source", ".", "*") / "*.ipynb"
+            raise UnknownAssignmentError(
+                f"unknown assignment {name!r}: there is none in this course, neither {place}, nor "
+                f"{self.root}/solutions/*/*.md, nor one in the gradebook {self.gradebook_name}"
+            )
+        return named_assignment(name, names, self.root)
 
     def find_source(self, name: str, purpose: str) -> Assignment:
         """Return the assignment called `name`, which must have a text source for a purpose.
@@ -312,7 +330,12 @@ class Course:
             return find_assignment(name, self.root)
         except UnknownAssignmentError:
             if name not in self.assignment_names():
-                raise
+                if assignment_names(self.root):
+                    raise
+                raise CourseError(
+                    f"unknown assignment {name!r}: this course has only plain nbgrader notebooks, "
+                    f"no solutions/*/*.md, which {purpose}"
+                ) from None
         raise CourseError(
             f"assignment {name!r} is one of plain nbgrader notebooks: there is no "
             f"solutions/{name}/{name}.md, which {purpose}"

@@ -30,6 +30,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+JSON_KINDS = {list: "a list", str: "a text", bool: "a true/false value", type(None): "null"}
 
 Attachments = dict[str, dict[str, str]]
 
@@ -118,7 +119,7 @@ def parse_submission(data: bytes) -> Submission:
         name = type(error).__name__
         return Submission(problem=f"The file is not a Jupyter notebook: reading it gave {name}.")
     if not isinstance(content, dict):
-        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number")
+        kind = JSON_KINDS.get(type(content), "a number")
         return Submission(problem=f"The file is not a Jupyter notebook: it holds {kind}.")
     return _parse_content(content, repairs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from autograder.verdict import CheckResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 BINS = 10
+PLAIN_ID = re.compile(r"[-\w.@]+")
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,17 @@ def write_report(course: Course, assignment: Assignment, folder: Path) -> list[P
         writer.writerow(["student", "name", "score", "max_score", "late_penalty", "what_happened"])
         for row in rows:
             numbers = [row.score, row.max_score, row.late_penalty]
-            texts = map(_not_a_formula, (row.student, row.name, row.happened))
-            student, name, happened = texts
-            writer.writerow([student, name, *numbers, happened])
+            name, happened = map(_not_a_formula, (row.name, row.happened))
+            writer.writerow([_student_id(row.student), name, *numbers, happened])
     return [page, table]
+
+
+def _student_id(text: str) -> str:
+    """Keep a student's id as it is, so that it matches elsewhere, unless it could call something.
+
+    Without a bracket, quote, `|`, `!` or `=` a formula can call, fetch and run nothing.
+    """
+    return text if PLAIN_ID.fullmatch(text) else _not_a_formula(text)
 
 
 def _not_a_formula(text: str) -> str:

@@ -88,6 +88,42 @@ def test_a_time_limit_that_makes_no_sense_is_refused(here, value, capsys):
     assert "--time-limit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("grade", "toy", "--workers", "x"), "--workers: 'x' is not a whole number"),
+        (("grade", "toy", "--workers", "0"), "--workers: '0' is not a whole number of 1 or more"),
+        (("grade", "toy", "--time-limit", "x"), "'x' is not a positive number of seconds"),
+        (("sample-class", "toy", "--seed", "x"), "--seed: 'x' is not a whole number"),
+        (("sample-class", "toy", "--size", "2.5"), "--size: '2.5' is not a whole number"),
+        (("grade", "toy", "--student", ""), "--student: it is empty"),
+        (("grade", "toy", "--scheduler", ""), "--scheduler: it is empty"),
+        (("grade", "toy", "--db", ""), "--db: it is empty"),
+        (("check", "toy.ipynb", "--assignment", ""), "--assignment: it is empty"),
+        (("report", "toy", "--output", ""), "--output: it is empty"),
+    ],
+)
+def test_an_option_that_makes_no_sense_says_what_was_expected(here, capsys, arguments, words):
+    """Bug: `--student ''`, of a variable that is not set, graded the whole class."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_a_submission_is_named(here, capsys, hand_in):
+    """Bug: it was passed over in silence."""
+    hand_in("ada")
+    for student in ("bob", ".trash"):
+        place = here.folder("submitted", student, "toy")
+        place.parent.mkdir()
+        place.write_text("a file")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "is a file" in line]
+    assert told.endswith("submitted/bob/toy is a file, expected a folder; it was passed over")
+    assert "'bob': there is no folder" in error_of(capsys, "grade", "toy", "--student", "bob")
+
+
 def test_grade_prints_a_table_and_then_json(here, capsys, hand_in):
     hand_in("ada")
     hand_in("bob", answer="def square(x):\n    return 2 * x")

@@ -28,6 +28,7 @@ def code(source, **more):
         (b'"text"', "holds a text"),
         (b"null", "holds null"),
         (b"3", "holds a number"),
+        (b"true", "holds a true/false value"),
         (b'{"nbformat": 4}', "no list of cells"),
         (b'{"nbformat": 4, "cells": {}}', "no list of cells"),
         (b"[" * 200_000, "gave RecursionError"),

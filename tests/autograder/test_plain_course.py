@@ -581,6 +581,7 @@ def error_of(capsys, *arguments):
         (("release", "ps"), "use `nbgrader generate_assignment` instead"),
         (("release",), "there is nothing to release"),
         (("check", "release/ps/numbers.ipynb", "--assignment", "ps"), "solutions/ps/ps.md"),
+        (("check", "release/ps/numbers.ipynb"), "has only plain nbgrader notebooks, no solutions/"),
         (("sample-class", "ps"), "solutions/ps/ps.md"),
         (("grade", "psi"), "expected one of ps; did you mean 'ps'?"),
         (("report", "ps"), "run `autograder grade ps` first"),
@@ -610,6 +611,17 @@ def test_doctor_outside_a_course_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor"]) == 0
     assert "is not inside a course" in " ".join(capsys.readouterr().out.split())
+
+
+def test_where_no_assignment_is_the_places_are_named(here, capsys):
+    """Bug: "expected one of (none)", without a word on where it looked."""
+    shutil.rmtree(here / "source/ps")
+    (here / "source/ps").mkdir()
+    (here / "gradebook.db").unlink()
+    error = error_of(capsys, "grade", "ps")
+    assert f"unknown assignment 'ps': there is none in this course, neither {here}/source" in error
+    assert f"source/*/*.ipynb, nor {here}/solutions/*/*.md" in error
+    assert "in the gradebook sqlite:///gradebook.db" in error
 
 
 def test_asking_makes_no_gradebook(here, capsys):

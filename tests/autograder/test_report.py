@@ -113,6 +113,27 @@ def test_a_table_cell_cannot_become_a_formula(toy_course, monkeypatch, tmp_path)
     assert (entry["student"], entry["name"], entry["score"]) == ("'=cmd()", "'+1", "1")
 
 
+@pytest.mark.parametrize(
+    ("student", "written"),
+    [
+        ("-dash", "-dash"),
+        ("@ada.l-1", "@ada.l-1"),
+        ("=1+1", "'=1+1"),
+        ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+    ],
+)
+def test_a_students_id_stays_as_it_is_unless_it_could_call_something(
+    toy_course, monkeypatch, tmp_path, student, written
+):
+    """Bug: `-dash` was written as `'-dash`, which matches no student on import."""
+    monkeypatch.setattr("autograder.report.class_rows", lambda *_: [row(student, 1, name="-A")])
+    _, table = write_report(toy_course, Assignment("toy", toy_course.root), tmp_path)
+    with table.open(newline="") as file:
+        entry = next(csv.DictReader(file))
+    assert (entry["student"], entry["name"]) == (written, "'-A")
+
+
 def test_without_gradings_there_is_one_clear_error(toy_course):
     with pytest.raises(CourseError, match="nothing is graded yet"):
         class_rows(toy_course, Assignment("toy", toy_course.root))
