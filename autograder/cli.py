@@ -57,8 +57,9 @@ OK, NOT_ALL_WELL, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUS = """\
 exit status:
   0    all is well
-  1    the command did its work, and something needs a look: a submission that could not be graded,
-       a feedback page that could not be made, an exercise that is out of step, checks not passed
+  1    the command did its work, and something needs a look: a submission that the grader failed on
+       (one that is damaged is graded), a feedback page that could not be made, an exercise that is
+       out of step, checks not passed
   2    wrong use: something named is not there, or the course or this machine is not ready
   130  stopped by Ctrl-C or SIGTERM; what was done is recorded, and the same command goes on from
        there, unless it has --force

@@ -273,7 +273,7 @@ class Recorder:
         except Exception as error:  # the plugin is the course's; the next student must follow
             raise LatePenaltyError(
                 f"The late-submission plugin {type(plugin).__module__}.{type(plugin).__qualname__} "
-                f"failed on student {result.student!r}: {type(error).__name__}: {error}"
+                f"failed on student {result.student!r}: {type(error).__name__}: {error}."
             ) from error
 
 

@@ -266,7 +266,7 @@ def test_a_late_penalty_that_fails_on_a_student_holds_up_nobody(toy_course, hand
     }
     assert rows["bob"].trouble == (
         f"The late-submission plugin {plugin.__module__}.Hourly failed on student 'bob': "
-        "KeyError: 'boom'"
+        "KeyError: 'boom'."
     )
     assert "'nan': ValueError: it gave nan, expected a number" in rows["nan"].trouble
     assert "What lateness costs could not be worked out" in rows["bob"].happened
