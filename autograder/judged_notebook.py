@@ -16,6 +16,7 @@ from autograder.outputs import (
 )
 from autograder.rebuild import grade_id_of, is_judged
 from autograder.record import Record
+from autograder.safe_html import Room
 from autograder.verdict import CellVerdict, SubmissionVerdict
 
 NOT_READ = "The submission could not be read, so nothing was checked."
@@ -35,12 +36,13 @@ def write_verdict(
     """Write outputs and record of a verdict into a notebook."""
     record.incidents = list(verdict.incidents)
     not_read = NOT_HANDED_IN if record.not_handed_in else NOT_READ
+    room = Room()
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
         shown = verdict.outputs.get(index, [])
         if not is_judged(cell):
-            cell.outputs = tidied(shown)
+            cell.outputs = tidied(shown, room)
             continue
         grade_id, max_score = cell.metadata.nbgrader.grade_id, float(cell.metadata.nbgrader.points)
         if assignment is not None and assignment.check_file(grade_id):
@@ -50,9 +52,9 @@ def write_verdict(
             record.cells[grade_id] = judged
             cell.outputs = judged_outputs(judged, max_score, shown, book_url=book_url)
         elif index in verdict.stopped or index not in verdict.outputs:
-            cell.outputs = [*tidied(shown), _failure(verdict, index, not_read)]
+            cell.outputs = [*tidied(shown, room), _failure(verdict, index, not_read)]
         else:
-            cell.outputs = clamped_outputs(tidied(shown), max_score)
+            cell.outputs = clamped_outputs(tidied(shown, room), max_score)
     record.write_to(notebook)
 
 

@@ -42,7 +42,7 @@ from autograder.limits import Limits
 from autograder.outputs import own_sentence
 from autograder.rebuild import rebuild
 from autograder.record import Record, points_text
-from autograder.safe_html import text_to_html
+from autograder.safe_html import code_filter, text_to_html
 from autograder.skeleton import load_skeleton
 from autograder.spawned import spawn_ahead
 from autograder.verdict import SubmissionVerdict
@@ -227,9 +227,10 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
     parent: BaseConverter
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
-        """Add the filter for sentences."""
+        """Add the filters for sentences and for code."""
         yield from super().default_filters()
         yield "as_text", text_to_html
+        yield "code_html", code_filter
 
     def from_notebook_node(
         self, notebook: NotebookNode, resources: dict[str, Any] | None = None, **options: Any

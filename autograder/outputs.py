@@ -13,10 +13,11 @@ from nbformat import NotebookNode, from_dict
 
 from autograder.intake import printable
 from autograder.record import number, points_text
-from autograder.safe_html import clean_student_html, text_to_html
+from autograder.safe_html import Room, clean_student_html, text_to_html
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 MAX_TEXT_CHARACTERS = 20_000
+MAX_HTML_CHARACTERS = 100_000
 MAX_PICTURE_CHARACTERS = 3 * 2**20
 TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
@@ -169,7 +170,8 @@ def clamped_outputs(outputs: list[NotebookNode], max_score: float) -> list[Noteb
 def as_display(outputs: list[Any]) -> list[NotebookNode]:
     """Return what a cell showed as display data only: its text as plain text, and its pictures."""
     texts, pictures = [], []
-    for output in tidied(outputs):
+    # no HTML is shown here, so none need be cleaned
+    for output in tidied(outputs, Room(0)):
         if output.output_type == "stream":
             texts.append(output.text)
         elif output.output_type == "error":
@@ -187,8 +189,12 @@ def as_display(outputs: list[Any]) -> list[NotebookNode]:
     return [_output("display_data", data={"text/plain": text}), *pictures]
 
 
-def tidied(outputs: list[Any]) -> list[NotebookNode]:
-    """Return a student's outputs, cut to size, without anything that could run in a browser."""
+def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
+    """Return a student's outputs, cut to size, without anything that could run in a browser.
+
+    HTML that has no place in `room` is shown as text.
+    """
+    room = room or Room()
     kept = []
     for raw in outputs:
         kind = raw["output_type"]
@@ -206,25 +212,28 @@ def tidied(outputs: list[Any]) -> list[NotebookNode]:
                 )
             )
         elif kind in ("display_data", "execute_result"):
-            data = _tidied_data(raw.get("data", {}))
+            data = _tidied_data(raw.get("data", {}), room)
             if data:
                 kept.append(_output(kind, data=data))
     return kept
 
 
-def _tidied_data(data: dict[str, Any]) -> dict[str, str]:
+def _tidied_data(data: dict[str, Any], room: Room) -> dict[str, str]:
     kept: dict[str, str] = {}
+    too_long = ""
     for kind, value in data.items():
         text = "".join(value) if isinstance(value, list) else value
         if not isinstance(text, str):
             continue
         if kind in TEXT_TYPES:
             kept[kind] = _shortened(text)
-        elif kind == "text/html" and len(text) <= MAX_TEXT_CHARACTERS * 5:
-            kept[kind] = clean_student_html(printable(text))
+        elif kind == "text/html" and len(text) <= MAX_HTML_CHARACTERS:
+            kept[kind] = clean_student_html(printable(text), room)
+        elif kind == "text/html":
+            too_long = f"[HTML of {len(text)} characters is too long to be shown]"
         elif kind in PICTURE_TYPES and len(text) <= MAX_PICTURE_CHARACTERS:
             kept[kind] = printable(text)
-    return kept
+    return kept if kept or not too_long else {"text/plain": too_long}
 
 
 def _shortened(text: Any, limit: int = MAX_TEXT_CHARACTERS) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 from xml.etree import ElementTree
 
 import bleach
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from latex2mathml.converter import convert as latex_to_mathml
@@ -43,9 +46,43 @@ MATHML_ATTRIBUTES = _words(
 )
 MATHML_NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 MAX_TEX_CHARACTERS = 4_000
-MAX_MARKDOWN_CHARACTERS = 100_000
+# a table of 60 rows and 40 columns has 5,100
+MAX_HTML_MARKS = 6_000
+MAX_OPEN_TAGS = 100
+# HTML5 opens these again in each block that follows, so they multiply
+FORMATTING = _words("a b big code em font i nobr s small strike strong tt u")
+MAX_FORMATTED_TAGS = 10_000
+MAX_TAG_ATTRIBUTES = 50
+MAX_MARKDOWN_CHARACTERS = 50_000
+MAX_MARKDOWN_MARKS = 5_000
+# what begins a formula is looked for to the end of the text, again and again
+MAX_FORMULA_BEGINNINGS = 300
+FORMULA_BEGINNINGS = ("\\begin{", "\\\\[", "\\\\(")
+# the work of a tag, an entity or an emphasis, in characters of plain text
+MARK_WORK = 100
+TEX_MARKS = 0.5  # for each character of a formula
+MAX_OUTPUTS_WORK = 5_000_000
+MAX_PAGE_WORK = 10_000_000
+# the lexer looks from each token to the end of the line
+MAX_COLOURED_LINE = 1_000
+MAX_COLOURED_CHARACTERS = 20_000
+MAX_PAGE_PICTURE_CHARACTERS = 32 * 2**20
+MAX_SOURCE_SHOWN = 20_000
+PICTURE_LEFT_OUT = "[picture left out: too many on one page]"
+TOO_MUCH_HTML = "[HTML with too many tags; its source:]"
+TOO_MUCH_CODE = "[Code that is too long to be coloured:]"
+TOO_MUCH_MARKDOWN = "[Markdown that is too long or has too many marks; its source:]"
+ROOM = "room for markup"
 LINK = re.compile(r"(?:https?://|file:///|mailto:|#)", re.IGNORECASE)
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif);base64,[A-Za-z0-9+/=\s]*\Z")
+# no "<" but the first, so that looking for the end stops at the next tag
+TAG = re.compile(
+    r"</?[a-zA-Z][a-zA-Z0-9:_-]*+"
+    r"(?:[\s/]++[^\s<>/=\"'`]++(?:\s*+=\s*+(?:\"[^\"<]*+\"|'[^'<]*+'|[^\s<>\"'=`]++))?+)"
+    rf"{{0,{MAX_TAG_ATTRIBUTES}}}+\s*+/?+>"
+)
+COMMENT = r"<!--(?:[^-]|-(?!->))*+(?:-->|\Z)|<![a-zA-Z][^<>]*+>"
+MARKUP = re.compile(rf"(?P<tag>{TAG.pattern})|{COMMENT}|<")
 # private-use characters, which the cleaning leaves alone, mark where formulas go back in
 FORMULA = re.compile("\ue000(\\d+)\ue001")
 
@@ -64,20 +101,68 @@ def _is_allowed_without_class(tag: str, name: str, value: str) -> bool:
     return name != "class" and _is_allowed(tag, name, value)
 
 
+class TooMuchMarkupError(ValueError):
+    """Markup that would take too long to clean."""
+
+
+@dataclass
+class Room:
+    """How much of one notebook or page may be shown as more than text; what is shown lessens it."""
+
+    left: int = MAX_OUTPUTS_WORK
+    pictures: int = MAX_PAGE_PICTURE_CHARACTERS
+
+    def take(self, text: str, marks: float) -> None:
+        """Lessen the room by the work of a text; raise `TooMuchMarkupError` if it has no place."""
+        work = len(text) + round(MARK_WORK * marks)
+        if work > self.left:
+            raise TooMuchMarkupError
+        self.left -= work
+
+
 def clean_html(text: str | bytes) -> str:
-    """Return HTML with harmless tags and attributes only."""
-    return _clean(text.decode() if isinstance(text, bytes) else str(text), keep_classes=True)
+    """Return HTML with harmless tags and attributes only.
+
+    It must be of modest size: the grader's own, or a student's that has been cleaned before.
+    """
+    text = text.decode() if isinstance(text, bytes) else str(text)
+    return _cleaned(_without_dropped(text, BeautifulSoup), keep_classes=True)
 
 
-def clean_student_html(text: str) -> str:
-    """Return a student's HTML without anything harmful and without the grader's own look."""
-    return _clean(text, keep_classes=False)
+def clean_student_html(text: str, room: Room | None = None) -> str:
+    """Return a student's HTML without anything harmful and without the grader's own look.
+
+    HTML that would take too long, or has no place in `room`, is shown as text.
+    """
+    try:
+        (room or Room()).take(text, _html_marks(text))
+        return _cleaned(_without_dropped(text, _BoundedSoup), keep_classes=False)
+    except TooMuchMarkupError:
+        return _as_text(text, TOO_MUCH_HTML)
 
 
-def _clean(text: str, *, keep_classes: bool) -> str:
+def _html_marks(text: str) -> int:
+    """Return how many tags and entities HTML may have; raise `TooMuchMarkupError` for many."""
+    marks = _marks(text)
+    if marks > MAX_HTML_MARKS:
+        raise TooMuchMarkupError
+    return marks
+
+
+def _marks(text: str) -> int:
+    return text.count("<") + text.count("&")
+
+
+def _as_text(source: str, note: str) -> str:
+    shown = html.escape(source[:MAX_SOURCE_SHOWN])
+    more = len(source) - MAX_SOURCE_SHOWN
+    cut = f"\n[{more} characters left out]" if more > 0 else ""
+    return f"<p>{note}</p><pre>{shown}{cut}</pre>"
+
+
+def _cleaned(text: str, *, keep_classes: bool) -> str:
     cleaned: str = bleach.clean(
-        # text without a tag has nothing to drop, and a parser warns of what looks like an address
-        _without_dropped(text) if "<" in text else text,
+        text,
         tags=TAGS,
         attributes=_is_allowed if keep_classes else _is_allowed_without_class,
         protocols={"http", "https", "file", "mailto", "data"},
@@ -87,20 +172,44 @@ def _clean(text: str, *, keep_classes: bool) -> str:
     return cleaned
 
 
-def _without_dropped(text: str) -> str:
+class _BoundedSoup(BeautifulSoup):  # type: ignore[misc]
+    """A tree that is given up when it could make an HTML5 parser work long."""
+
+    formatted = 0
+
+    def pushTag(self, tag: Tag) -> None:  # noqa: N802
+        """Open a tag, unless too many are open."""
+        super().pushTag(tag)
+        self.formatted += sum(parent.name in FORMATTING for parent in self.tagStack)
+        if len(self.tagStack) > MAX_OPEN_TAGS or self.formatted > MAX_FORMATTED_TAGS:
+            raise TooMuchMarkupError
+
+
+def _without_dropped(text: str, soup_of: type[BeautifulSoup]) -> str:
     """Return HTML without what is dropped with its content, and without pictures to be fetched."""
-    soup = BeautifulSoup(text, "html.parser")
+    # text without a tag has nothing to drop, and a parser warns of what looks like an address
+    if "<" not in text:
+        return text
+    soup = soup_of(MARKUP.sub(_only_tags, text), "html.parser")
     for element in soup.find_all(DROPPED_WITH_CONTENT):
         element.decompose()
     for picture in soup.find_all("img"):
         if not PICTURE.match(str(picture.get("src", ""))):
-            picture.replace_with(str(picture.get("alt", "")))
+            # replacing it would look for its place among all that it stands with
+            picture.string, picture.hidden = str(picture.get("alt", "")), True
     return str(soup)
+
+
+def _only_tags(found: re.Match[str]) -> str:
+    """Keep a whole tag, drop a comment, and make text of what an HTML parser would look for."""
+    if found["tag"]:
+        return found["tag"]
+    return "&lt;" if found[0] == "<" else ""
 
 
 def mathml(tex: str, *, display: bool = False) -> str:
     """Return a formula as MathML, or its TeX source as text where that cannot be done."""
-    fallback = f"<code>{html.escape(tex)}</code>"
+    fallback = _tex_as_text(tex)
     if len(tex) > MAX_TEX_CHARACTERS:
         return fallback
     try:
@@ -117,54 +226,89 @@ def mathml(tex: str, *, display: bool = False) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def _tex_as_text(tex: str) -> str:
+    return f"<code>{html.escape(tex)}</code>"
+
+
 class _Renderer(IPythonRenderer):  # type: ignore[misc]
     """Renders Markdown, with formulas set aside until everything else has been cleaned."""
 
-    def __init__(self, attachments: dict[str, dict[str, str]]) -> None:
+    def __init__(self, attachments: dict[str, dict[str, str]], room: Room) -> None:
         super().__init__(escape=False, exclude_anchor_links=True, attachments=attachments)
+        self.room = room
         self.formulas: list[str] = []
 
-    def set_aside(self, formula: str) -> str:
-        """Return the mark that stands for a formula."""
-        self.formulas.append(formula)
+    def set_aside(self, tex: str, *, display: bool = False) -> str:
+        """Return the mark that stands for a formula, or for its text if the page has many."""
+        try:
+            self.room.take("", len(tex) * TEX_MARKS)
+            self.formulas.append(mathml(tex, display=display))
+        except TooMuchMarkupError:
+            self.formulas.append(_tex_as_text(tex))
         return f"\ue000{len(self.formulas) - 1}\ue001"
 
     def inline_math(self, body: str) -> str:
         """Set a formula in the line aside."""
-        return self.set_aside(mathml(body))
+        return self.set_aside(body)
 
     def block_math(self, body: str) -> str:
         """Set a displayed formula aside."""
-        return self.set_aside(mathml(body, display=True))
+        return self.set_aside(body, display=True)
 
     def multiline_math(self, text: str) -> str:
         """Set a displayed formula with its marks aside."""
-        return self.set_aside(mathml(text.strip("$"), display=True))
+        return self.set_aside(text.strip("$"), display=True)
 
     def latex_environment(self, name: str, body: str) -> str:
         """Set an environment aside."""
-        return self.set_aside(mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True))
+        return self.set_aside(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an attached picture, or its text where there is none."""
         try:
-            return cast(str, super().image(text, url, title))
+            shown = cast(str, super().image(text, url, title))
         except Exception:  # a missing attachment must not stop the page
             return html.escape(text)
+        # one attachment can be shown many times
+        if len(shown) > self.room.pictures:
+            return html.escape(f"{text} {PICTURE_LEFT_OUT}")
+        self.room.pictures -= len(shown)
+        return shown
 
 
-def markdown_to_html(source: str, attachments: dict[str, dict[str, str]] | None = None) -> str:
-    """Return Markdown with formulas as clean HTML with MathML."""
+def markdown_to_html(
+    source: str,
+    attachments: dict[str, dict[str, str]] | None = None,
+    room: Room | None = None,
+) -> str:
+    """Return Markdown with formulas as clean HTML with MathML.
+
+    Markdown that would take too long, or has no place in `room`, is shown as text.
+    """
     source = source.replace("\ue000", "").replace("\ue001", "")
-    if len(source) > MAX_MARKDOWN_CHARACTERS:
-        return f"<pre>{html.escape(source[:MAX_MARKDOWN_CHARACTERS])}…</pre>"
-    renderer = _Renderer(attachments or {})
+    room = room or Room()
+    renderer = _Renderer(attachments or {}, room)
     try:
+        room.take(source, _markdown_marks(source))
         rendered = MarkdownWithMath(renderer=renderer).render(source)
-    except RecursionError:
-        return f"<pre>{html.escape(source)}</pre>"
-    cleaned = clean_html(rendered)
+        room.take("", _html_marks(rendered))
+        cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), keep_classes=True)
+    except (TooMuchMarkupError, RecursionError):
+        return _as_text(source, TOO_MUCH_MARKDOWN)
     return FORMULA.sub(lambda mark: _formula(renderer.formulas, int(mark.group(1))), cleaned)
+
+
+def _markdown_marks(source: str) -> int:
+    """Return how many marks Markdown has; raise `TooMuchMarkupError` for many."""
+    marks = sum(source.count(mark) for mark in "<>&$[*_`|\n")
+    formulas = sum(source.count(beginning) for beginning in FORMULA_BEGINNINGS)
+    if (
+        marks > MAX_MARKDOWN_MARKS
+        or formulas > MAX_FORMULA_BEGINNINGS
+        or len(source) > MAX_MARKDOWN_CHARACTERS
+    ):
+        raise TooMuchMarkupError
+    return marks
 
 
 def _formula(formulas: list[str], number: int) -> str:
@@ -175,7 +319,41 @@ def _formula(formulas: list[str], number: int) -> str:
 def markdown_filter(context: Context, source: str) -> str:
     """Stand in for nbconvert's `markdown2html`, which lets scripts through."""
     cell: Any = context.get("cell") or {}
-    return markdown_to_html(source, cell.get("attachments"))
+    return markdown_to_html(source, cell.get("attachments"), _room_of_page(context))
+
+
+def _room_of_page(context: Context) -> Room:
+    resources: Any = context.get("resources")
+    if not isinstance(resources, dict):
+        return Room(MAX_PAGE_WORK)
+    room: Room = resources.setdefault(ROOM, Room(MAX_PAGE_WORK))
+    return room
+
+
+@pass_context
+def code_filter(context: Context, source: str, metadata: Any) -> str:
+    """Return a cell's code, coloured by nbconvert's own filter."""
+    highlight = context.environment.filters["highlight_code"]
+    return code_to_html(source, partial(highlight, metadata=metadata), _room_of_page(context))
+
+
+def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> str:
+    """Return coloured code, or plain code where colours would take too long."""
+    try:
+        if not _is_quickly_coloured(source):
+            raise TooMuchMarkupError
+        coloured = highlight(source)
+        room.take(source, _marks(coloured))
+        return clean_html(coloured)
+    except TooMuchMarkupError:
+        return f"<p>{TOO_MUCH_CODE}</p><pre>{html.escape(source)}</pre>"
+
+
+def _is_quickly_coloured(source: str) -> bool:
+    lines = source.splitlines()
+    return len(source) <= MAX_COLOURED_CHARACTERS and all(
+        len(line) <= MAX_COLOURED_LINE for line in lines
+    )
 
 
 def text_to_html(text: str) -> str:

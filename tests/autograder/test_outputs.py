@@ -2,6 +2,8 @@ import nbformat
 import pytest
 from nbgrader.utils import determine_grade
 
+from autograder import safe_html
+from autograder.judged_notebook import write_verdict
 from autograder.outputs import (
     as_display,
     book_link,
@@ -13,7 +15,9 @@ from autograder.outputs import (
     verdict_html,
     verdict_text,
 )
-from autograder.verdict import CellVerdict, CheckResult, Finding
+from autograder.record import Record
+from autograder.safe_html import TOO_MUCH_HTML
+from autograder.verdict import CellVerdict, CheckResult, Finding, SubmissionVerdict
 
 PASSED = CheckResult("test_a", "The mean is right.", 1, "passed")
 FAILED = CheckResult("test_b", "Large <logits> work.", 3, "failed", "`f` gave <nan>.", "Shift.")
@@ -129,3 +133,30 @@ def test_outputs_are_cut_to_size_and_cannot_run():
 def test_lone_surrogates_in_outputs_can_be_written():
     stream = {"output_type": "stream", "name": "stdout", "text": "\ud800"}
     assert tidied([stream])[0].text == "?"
+
+
+def test_html_that_is_too_long_is_not_dropped_in_silence():
+    long = {"output_type": "display_data", "data": {"text/html": "x" * 100_001}, "metadata": {}}
+    assert tidied([long])[0].data == {
+        "text/plain": "[HTML of 100001 characters is too long to be shown]"
+    }
+    long["data"]["text/plain"] = "a figure"
+    assert tidied([long])[0].data == {"text/plain": "a figure"}
+
+
+def test_the_cells_of_a_notebook_share_the_room_for_html():
+    shown = {"output_type": "display_data", "data": {"text/html": "<br>" * 5_000}, "metadata": {}}
+    cells = [nbformat.v4.new_code_cell("show()") for _ in range(20)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    verdict = SubmissionVerdict(outputs={place: [dict(shown)] for place in range(20)})
+    write_verdict(notebook, None, verdict, Record())
+    html = [cell.outputs[0].data["text/html"] for cell in notebook.cells]
+    as_text = [TOO_MUCH_HTML in text for text in html]
+    assert as_text == [False] * 9 + [True] * 11
+
+
+def test_html_beside_a_verdict_is_not_cleaned(monkeypatch):
+    monkeypatch.setattr(safe_html, "_cleaned", None)
+    shown = {"text/html": "<b>x</b>", "text/plain": "x"}
+    (text,) = as_display([{"output_type": "display_data", "data": shown, "metadata": {}}])
+    assert text.data["text/plain"] == "What the notebook showed here:\nx"

@@ -1,17 +1,32 @@
+import jinja2
+import pandas
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autograder import safe_html
 from autograder.safe_html import (
     ATTRIBUTES,
     LINK,
+    MARK_WORK,
     MATHML_ATTRIBUTES,
     MATHML_TAGS,
+    MAX_COLOURED_LINE,
+    MAX_HTML_MARKS,
+    MAX_MARKDOWN_CHARACTERS,
+    MAX_SOURCE_SHOWN,
     PICTURE,
+    PICTURE_LEFT_OUT,
     TAGS,
+    TOO_MUCH_CODE,
+    TOO_MUCH_HTML,
+    TOO_MUCH_MARKDOWN,
+    Room,
     clean_html,
     clean_student_html,
+    code_to_html,
+    markdown_filter,
     markdown_to_html,
     mathml,
     text_to_html,
@@ -121,3 +136,144 @@ def test_text_becomes_escaped_text_with_code():
 def test_text_that_looks_like_an_address_gives_no_warning(text):
     assert clean_student_html(text) == text
     assert text in clean_html(text)
+
+
+NUMBERED = "".join(f"<b id=x{number}>" for number in range(200))
+SLOW_HTML = {
+    "many tags": "<br>" * (MAX_HTML_MARKS + 1),
+    "many entities": "&" * (MAX_HTML_MARKS + 1),
+    "nested": "<div>" * 200,
+    "paragraphs that are not closed": "<p>" * 200,
+    "formatting opened again in each block": NUMBERED[: 90 * 9] + "<p></p>" * 200,
+    "formatting in tables": "<table><b>" * 100,
+    "links in paragraphs": "<p><a>" * 100,
+    "closed in what looks like a comment": "<b><p title='<!--</b></p>-->'>" * 200,
+}
+
+
+@pytest.mark.parametrize("html", SLOW_HTML.values(), ids=SLOW_HTML.keys())
+def test_html_that_would_take_long_is_shown_as_text(html):
+    shown = clean_student_html(html)
+    assert shown.startswith(f"<p>{TOO_MUCH_HTML}</p><pre>&")
+    assert dangers(shown) == []
+    assert shown.count("<") == 4
+
+
+def test_html_is_given_up_at_the_first_tag_too_many(monkeypatch):
+    opened = []
+    push = safe_html._BoundedSoup.pushTag
+
+    def counted(self, tag):
+        opened.append(tag)
+        push(self, tag)
+
+    monkeypatch.setattr(safe_html._BoundedSoup, "pushTag", counted)
+    clean_student_html("<b><p>" * 2_000)
+    # the tree's root is opened as a tag is
+    assert len(opened) == safe_html.MAX_OPEN_TAGS + 1
+
+
+@pytest.mark.parametrize("open_end", ["<a", "<a b='", "<a b=\"'", "<!-", "<?", "<![CDATA[", "</a"])
+def test_a_parser_is_given_whole_tags_only(monkeypatch, open_end):
+    given_text = []
+    soup = safe_html._BoundedSoup
+    monkeypatch.setattr(
+        safe_html, "_BoundedSoup", lambda text, kind: given_text.append(text) or soup(text, kind)
+    )
+    shown = clean_student_html(f"{open_end} x " * 50 + "<b>y</b>")
+    assert given_text[0].count("<") == 2
+    assert shown.endswith("<b>y</b>")
+    assert shown.count("&lt;") == 50
+
+
+def test_comments_and_declarations_are_dropped():
+    assert clean_student_html("<!DOCTYPE html>a<!-- <b>x</b> - -- ->--><b>c</b>") == "a<b>c</b>"
+    assert clean_student_html("a<!--b") == "a"
+
+
+def test_a_tag_of_many_attributes_is_text():
+    many = "<td " + " ".join(f"a{number}=1" for number in range(500)) + ">"
+    assert clean_student_html(many).startswith("&lt;td a0=1")
+    attributes = "<td a='>' b=\"'\" c = d e f=/ colspan=2>"
+    assert clean_student_html(f"<table><tr>{attributes}1") == (
+        '<table><tbody><tr><td colspan="2">1</td></tr></tbody></table>'
+    )
+
+
+def test_many_pictures_to_be_fetched_become_their_text():
+    assert clean_student_html("<img src=x alt='a<b'>!" * 2) == "&lt;img src=x alt='a&lt;b'&gt;!" * 2
+    assert clean_student_html("<img src=x alt='a&lt;b'>!" * 2) == "a&lt;b!" * 2
+
+
+@pytest.mark.parametrize(("rows", "columns", "width"), [(60, 40, 8), (60, 20, 70)])
+def test_a_large_table_stays_a_table(rows, columns, width):
+    table = pandas.DataFrame([["x" * width] * columns] * rows).to_html()
+    shown = clean_student_html(table)
+    assert shown.startswith("<table>")
+    assert shown.count("<td>") == rows * columns
+
+
+def test_only_so_much_html_has_a_place():
+    room = Room(10 * MARK_WORK)
+    assert clean_student_html("<b>x</b>", room) == "<b>x</b>"
+    assert clean_student_html("&" * 9, room).startswith(f"<p>{TOO_MUCH_HTML}")
+    assert clean_student_html("<i>x</i>", room) == "<i>x</i>"
+
+
+def test_the_source_of_what_is_too_long_is_cut():
+    shown = clean_student_html("&" * (MAX_SOURCE_SHOWN + 5))
+    assert shown.count("&amp;") == MAX_SOURCE_SHOWN
+    assert "[5 characters left out]" in shown
+
+
+SLOW_MARKDOWN = {
+    "long": "x" * (MAX_MARKDOWN_CHARACTERS + 1),
+    "html": "<div>\n" * 200,
+    "environments without end": "\\begin{a}" * 400,
+    "formulas without end": "\\\\(" * 400,
+    "stars": "*a " * 6_000,
+    "lists": "- a\n" * 6_000,
+    "tables": "|a" * 6_000,
+    "paragraphs": "a\n\n" * 3_500,
+}
+
+
+@pytest.mark.parametrize("source", SLOW_MARKDOWN.values(), ids=SLOW_MARKDOWN.keys())
+def test_markdown_that_would_take_long_is_shown_as_text(source):
+    assert markdown_to_html(source).startswith(f"<p>{TOO_MUCH_MARKDOWN}</p><pre>")
+
+
+def test_formulas_that_have_no_place_are_shown_as_text():
+    room = Room(1_000)
+    assert markdown_to_html("$x^2$", room=room).startswith("<p><math")
+    assert markdown_to_html("$x^{1234567890}$", room=room) == "<p><code>x^{1234567890}</code></p>\n"
+
+
+def test_an_attachment_is_not_shown_again_and_again():
+    room = Room(pictures=80)
+    attachments = {"a": {"image/png": "QQ=="}}
+    shown = markdown_to_html("![p](attachment:a)" * 3, attachments, room)
+    assert shown.count("<img") == 1
+    assert shown.count(f"p {PICTURE_LEFT_OUT}") == 2
+
+
+def test_the_cells_of_a_page_share_its_room():
+    environment = jinja2.Environment()
+    environment.filters["markdown"] = markdown_filter
+    page = environment.from_string("{{ '$x$' | markdown }}{{ '$y$' | markdown }}")
+    resources = {safe_html.ROOM: Room(6 * MARK_WORK)}
+    assert page.render(resources=resources).count("<math") == 1
+    assert page.render(resources={}).count("<math") == 2
+    assert page.render().count("<math") == 2
+
+
+def test_code_is_coloured_where_that_is_quick():
+    def colour(source):
+        return f'<span class="k">{source}</span>'
+
+    assert code_to_html("x", colour, Room()) == '<span class="k">x</span>'
+    plain = f"<p>{TOO_MUCH_CODE}</p><pre>"
+    dots = "." * (MAX_COLOURED_LINE + 1)
+    assert code_to_html(dots, colour, Room()) == f"{plain}{dots}</pre>"
+    assert code_to_html("a\n" * 20_000, colour, Room()).startswith(plain)
+    assert code_to_html("<", colour, Room(1)) == f"{plain}&lt;</pre>"
