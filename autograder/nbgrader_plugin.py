@@ -41,7 +41,7 @@ from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
 from autograder.outputs import own_sentence
 from autograder.rebuild import rebuild
-from autograder.record import Record, points_text
+from autograder.record import Record, number, points_text
 from autograder.safe_html import code_filter, text_to_html
 from autograder.skeleton import load_skeleton
 from autograder.spawned import spawn_ahead
@@ -241,6 +241,7 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
         resources["no_answer"] = why_no_answer(record)
         resources["parts"] = self._part_grades(resources["nbgrader"])
         resources["own_sentence"] = own_sentence
+        resources["number"] = number
         resources["points_text"] = points_text
         resources["extra_credit_words"] = extra_credit_words
         resources["code_style"] = code_style()

@@ -249,6 +249,11 @@ def test_what_waits_for_manual_grading_is_not_shown_as_no_points(reported):
     assert "not graded yet" not in done
 
 
+def test_a_penalty_is_a_plain_number(reported):
+    """Bug: "after 1.0 taken off for lateness"."""
+    assert "so far, after 1 taken off for lateness" in page_of(reported, "warns", "numbers")
+
+
 def test_extra_credit_is_called_so(reported):
     """Bug: "3 of 2 points" stood there without a word."""
     page = page_of(reported, "good", "numbers")
