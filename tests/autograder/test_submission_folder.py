@@ -9,7 +9,6 @@ from autograder.submission_folder import MAX_DEPTH, MAX_NAME_BYTES, read_folder
 
 # deeper than Python's recursion limit
 LEVELS = 1_200
-FOUR = "'c.ipynb', 'd.ipynb', 'e.ipynb' and 1 more"
 
 
 @pytest.fixture
@@ -99,6 +98,8 @@ def test_what_nbgrader_ignores_is_ignored_in_silence(tmp_path):
         (["problem 1.ipynb"], "'problem 1.ipynb'"),
         (["ps1/Problem 1.ipynb", "Problem 2.ipynb", "data.txt"], "'ps1/Problem 1.ipynb'"),
         (["ps1.zip", "timestamp.txt"], "'ps1.zip'"),
+        (["e.ipynb", "d.ipynb"], "'d.ipynb' and 'e.ipynb'"),
+        (["e.ipynb", "a/b.ipynb", "d", "c.ipynb"], "'c.ipynb', 'e.ipynb' and 'a/b.ipynb'"),
         (
             ["e.ipynb", "a/b.ipynb", "d.ipynb", "c.ipynb"],
             "'c.ipynb', 'd.ipynb', 'e.ipynb' and 1 more",
