@@ -10,13 +10,17 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CELLS = 2_000
+# each takes the memory of a Python object, 64 bytes or more
+MAX_VALUES = 5_000_000
 MAX_SOURCE_CHARACTERS = 1_000_000
 # how the sentence on a notebook that was not handed in begins
 NO_FILE = "There is no file"
@@ -31,6 +35,8 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 JSON_KINDS = {list: "a list", str: "a text", bool: "a true/false value", type(None): "null"}
+# a string counts as one; one that does not end matches, too, so nothing is read twice
+JSON_VALUE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 Attachments = dict[str, dict[str, str]]
 
@@ -73,6 +79,14 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def values_in(text: str, limit: int) -> int:
+    """Return how many values a JSON text holds, at most; beyond the limit it is not read on."""
+    marks = sum(text.count(mark) for mark in '"[{,')
+    if marks <= limit:
+        return marks
+    return sum(1 for _ in islice(JSON_VALUE.finditer(text), limit + 1))
+
+
 def read_submission(path: Path) -> Submission:
     """Read the notebook file at `path`."""
     try:
@@ -108,6 +122,8 @@ def parse_submission(data: bytes) -> Submission:
     if not data.strip():
         return Submission(problem="The notebook file is empty.")
     text, repairs = _decode(data)
+    if values_in(text, MAX_VALUES) > MAX_VALUES:
+        return Submission(problem=f"The notebook holds more than {MAX_VALUES} JSON values.")
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +35,7 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import ProcessCaller, Reply
 from autograder.child import protocol
+from autograder.intake import values_in
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed
 from autograder.spawned import spawn
@@ -61,8 +61,6 @@ TOO_MUCH_OUTPUT = (
 TOO_MANY_VALUES = (
     f"[output beyond {SUBMISSION_OUTPUT_VALUES} JSON values of a notebook is not kept]"
 )
-# a string counts as one; one that does not end matches, too, so nothing is read twice
-JSON_VALUE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 # half a character, which JSON can hold and no file can
 HALF_A_CHARACTER = re.compile(r"\\u[dD]")
 MAX_SCORE_CHARACTERS = 100
@@ -311,7 +309,7 @@ class StudentProcess:
         if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], str)):
             raise protocol.ProtocolError("expected a cell's outputs")
         outputs = readable_outputs(reply[1])
-        self.value_room -= values_in(reply[1])
+        self.value_room -= values_in(reply[1], MAX_OUTPUT_VALUES)
         if self.output_room < 0:
             return without_text(outputs, TOO_MUCH_OUTPUT)
         return outputs if self.value_room >= 0 else without_text(outputs, TOO_MANY_VALUES)
@@ -452,7 +450,7 @@ class SnapshotCaller(ProcessCaller):
 
 def readable_outputs(text: str) -> list[Any]:
     """Return outputs that nbformat accepts; raise `ProtocolError` for any others."""
-    if values_in(text) > MAX_OUTPUT_VALUES:
+    if values_in(text, MAX_OUTPUT_VALUES) > MAX_OUTPUT_VALUES:
         raise protocol.ProtocolError("a cell's outputs hold too many values")
     try:
         outputs = json.loads(text)
@@ -466,14 +464,6 @@ def readable_outputs(text: str) -> list[Any]:
     except (ValueError, RecursionError, AttributeError, nbformat.ValidationError) as error:
         raise protocol.ProtocolError("a cell's outputs are not a notebook's outputs") from error
     return outputs  # type: ignore[no-any-return]
-
-
-def values_in(text: str) -> int:
-    """Return how many values a JSON text holds, at most; beyond the bound it is not read on."""
-    marks = sum(text.count(mark) for mark in '"[{,')
-    if marks <= MAX_OUTPUT_VALUES:
-        return marks
-    return sum(1 for _ in islice(JSON_VALUE.finditer(text), MAX_OUTPUT_VALUES + 1))
 
 
 def without_text(outputs: list[Any], note: str) -> list[Any]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.intake import parse_submission, read_submission
+from autograder import intake
+from autograder.intake import parse_submission, read_submission, values_in
 
 
 def notebook_bytes(*cells, **top):
@@ -164,3 +165,15 @@ def test_no_bytes_raise(data):
 def test_no_json_raises(value):
     submission = parse_submission(json.dumps(value).encode())
     assert all(isinstance(cell.source, str) for cell in submission.cells)
+
+
+def test_a_notebook_of_too_many_values_is_not_read(monkeypatch):
+    monkeypatch.setattr(intake, "MAX_VALUES", 100)
+    many = b'{"nbformat": 4, "cells": [], "metadata": {"x": [' + b"[]," * 50 + b"[]]}}"
+    assert parse_submission(many).problem == "The notebook holds more than 100 JSON values."
+    printed = b'{"nbformat": 4, "cells": [], "metadata": {"x": "' + b"[]," * 500 + b'"}}'
+    assert parse_submission(printed).problem == ""
+
+
+def test_a_string_that_does_not_end_is_one_value():
+    assert values_in('["' + '\\"' * 500, 100) == 2
