@@ -149,7 +149,7 @@ class NotebookRun:
             if reason:
                 verdict.stopped[index] = reason
             if reason and is_over:
-                verdict.not_run.add(index)
+                verdict.not_run.append(index)
             if reason and reason != stopped:
                 verdict.incidents.append(f"Cell {index + 1}: {reason}.")
                 stopped = reason

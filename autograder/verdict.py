@@ -79,5 +79,5 @@ class SubmissionVerdict:
     cells: dict[str, CellVerdict] = field(default_factory=dict)
     outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     stopped: dict[int, str] = field(default_factory=dict)
-    not_run: set[int] = field(default_factory=set)
+    not_run: list[int] = field(default_factory=list)
     incidents: list[str] = field(default_factory=list)

@@ -259,7 +259,7 @@ def test_an_endless_cell_is_stopped_and_the_rest_still_runs(toy, toy_notebook):
     verdict, cell = grade(toy, notebook)
     assert cell.earned == 3
     assert verdict.incidents == ["Cell 2: it was stopped after 2 seconds."]
-    assert (sorted(verdict.stopped), verdict.not_run) == ([1], set())
+    assert (sorted(verdict.stopped), verdict.not_run) == ([1], [])
 
 
 def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_notebook):
@@ -271,7 +271,7 @@ def test_a_cell_that_ignores_the_interrupt_loses_what_follows_only(toy, toy_note
     assert len(verdict.incidents) == 1
     assert "did not give way" in verdict.incidents[0]
     assert verdict.outputs[4] == []
-    assert (sorted(verdict.stopped), verdict.not_run) == ([3, 4], {4})
+    assert (sorted(verdict.stopped), verdict.not_run) == ([3, 4], [4])
 
 
 def test_what_a_score_is_read_from_is_kept_where_a_notebook_shows_too_much(monkeypatch):

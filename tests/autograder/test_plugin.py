@@ -40,7 +40,7 @@ def test_a_test_that_was_begun_is_not_called_one_that_was_not_run():
     """Bug: "Not run: it was stopped after 3 seconds" stood below a test that had been run."""
     notebook = notebook_of(("slow", "grade"), ("end", "grade"), ("later", "grade"))
     stopped = {0: "it was stopped after 3 seconds", 1: "the process ended", 2: "the process ended"}
-    verdict = SubmissionVerdict(outputs={0: [], 1: [], 2: []}, stopped=stopped, not_run={2})
+    verdict = SubmissionVerdict(outputs={0: [], 1: [], 2: []}, stopped=stopped, not_run=[2])
     write_verdict(notebook, None, verdict, Record())
     assert [cell.outputs[-1].traceback for cell in notebook.cells] == [
         ["Stopped: after 3 seconds"],
