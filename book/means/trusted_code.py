@@ -38,7 +38,13 @@ HARM = (
 )
 # everything on the trusted side that is handed bytes, or values made of them, by a student
 READERS = {
-    "notebook": ("submission_folder.py", "intake.py", "rebuild.py", "not_allowed.py"),
+    "notebook": (
+        "submission_folder.py",
+        "other_notebooks.py",
+        "intake.py",
+        "rebuild.py",
+        "not_allowed.py",
+    ),
     "messages": ("child/protocol.py", "student_process.py"),
     "verdict": (
         "checking/cell_judge.py",
