@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jupyter_core.paths import jupyter_config_path
 from nbconvert.preprocessors import Preprocessor
@@ -154,8 +154,10 @@ class Course:
             raise _unusable(f"the step {name!r} is {kind!r}, expected a preprocessor of nbconvert")
         self.configured(kind)
 
-    def configured(self, kind: type[AnyConfigured], config: Config | None = None) -> AnyConfigured:
-        """Return an object of a class that takes the course's settings.
+    def configured(
+        self, kind: type[AnyConfigured], config: Config | None = None, **parts: Any
+    ) -> AnyConfigured:
+        """Return an object of a class that takes the course's settings, made of some parts.
 
         Raises
         ------
@@ -164,7 +166,7 @@ class Course:
         """
         config = config or self.config
         with _named_setting(kind, config):
-            made: AnyConfigured = kind(config=config)
+            made: AnyConfigured = kind(config=config, **parts)
         return made
 
     def converter(self, kind: type[AnyConverter], config: Config | None = None) -> AnyConverter:
@@ -175,10 +177,7 @@ class Course:
         CourseError
             If a setting is none that nbgrader takes.
         """
-        config = config or self.config
-        with _named_setting(kind, config):
-            converter: AnyConverter = kind(coursedir=self.directory(config), config=config)
-        return converter
+        return self.configured(kind, config, coursedir=self.directory(config))
 
     def gradebook(self, *, make: bool = False) -> Gradebook:
         """Open the gradebook; close it by using it in a `with` statement.

@@ -25,6 +25,9 @@ def test_no_attack_did_anything_to_the_autograder():
 def test_asserts_in_a_notebook_can_be_fooled_and_no_more():
     done = {name: row.get("asserts", []) for name, row in results_of_attacks().items()}
     assert {name: what for name, what in done.items() if set(what) & set(HARM)} == {}
+    # what it is after is a hidden test, which is in its own process
+    found = [name for name, what in done.items() if "gets what it is after" in what]
+    assert found == ["theft/hidden_source_in_history"]
     assert any("points" in " ".join(what) for what in done.values())
 
 
