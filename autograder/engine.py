@@ -18,11 +18,11 @@ from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
+from autograder.fork_server import secret_folders
 from autograder.intake import quoted, read_file
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
 from autograder.outputs import AFTER_THE_LAST_ANSWER
-from autograder.spawned import secret_folders
 from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 

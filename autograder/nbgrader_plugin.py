@@ -35,6 +35,7 @@ from traitlets.config import Config
 from autograder.assignment import hidden_assignment
 from autograder.class_seed import read_class_seed
 from autograder.confinement import require_out_of_sight
+from autograder.fork_server import start_ahead
 from autograder.grades import PartGrade, extra_credit_words, part_grades
 from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
@@ -44,7 +45,6 @@ from autograder.rebuild import rebuild
 from autograder.record import Record, number, points_text
 from autograder.safe_html import code_filter, text_to_html
 from autograder.skeleton import load_skeleton
-from autograder.spawned import spawn_ahead
 from autograder.verdict import SubmissionVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -156,7 +156,7 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
         assignment = hidden_assignment(root, names["assignment"])
         if self.confined and assignment is None:
             require_out_of_sight(root)
-        spawn_ahead(self.confined, assignment.root if assignment else None)
+        start_ahead(self.confined, assignment.root if assignment else None)
         # slow to import, and not needed where the configuration alone is read
         from autograder.engine import grade_notebook
 

@@ -11,12 +11,15 @@ import contextlib
 import json
 import os
 import re
+import select
+import shutil
 import signal
 import socket
 import struct
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,14 +38,15 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import ProcessCaller, Reply
 from autograder.child import protocol
+from autograder.fork_server import fork_warm_process
 from autograder.intake import values_in
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed
-from autograder.spawned import spawn
 
 START_SECONDS = 120
 INTERRUPT_SECONDS = 2
 FORK_SECONDS = 10
+END_SECONDS = 10
 # an honest notebook that took all its time has its functions kept all the same
 LAST_FORK_SECONDS = 1
 TIME_IS_UP = "The submission has used up its time."
@@ -82,6 +86,16 @@ class SubmissionStartError(RuntimeError):
     """The process of a submission could not be started: the machine's fault, not the student's."""
 
 
+class WarmProcessEndedError(BrokenExecutor):
+    """The process that a submission is forked from ended; the submission can be tried again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the process that submissions are forked from ended, expected one that only the "
+            "grader ends (was the machine short of memory?)"
+        )
+
+
 class Peer:
     """A process of the student's side: a connection, and the number that the kernel gave it."""
 
@@ -109,6 +123,14 @@ class Peer:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for the process to end, if it has greeted; tell whether it did."""
+        if self.pidfd < 0:
+            return True
+        ended = select.poll()
+        ended.register(self.pidfd, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
+
     def close(self) -> None:
         """Close the connection, which ends a process that waits for a request."""
         self.inherited.close()
@@ -135,16 +157,30 @@ class WarmProcess:
         self.modules = frozenset(modules)
         self.not_allowed = not_allowed
         self.ready = False
-        self.spawned = spawn(confined, secret, without)
-        self.process, self.connection = self.spawned.process, self.spawned.connection
+        self.homes: list[str] = []
+        self.peer = Peer()
+        self.connection = self.peer.connection
         withdrawn = [list(not_allowed.names), list(not_allowed.operators)]
-        protocol.send(self.connection, [sorted(modules), *withdrawn])
+        try:
+            fork_warm_process(self.peer.inherited, confined, secret, without)
+            protocol.send(self.connection, [sorted(modules), *withdrawn])
+        except BaseException as error:
+            self.peer.close()
+            if isinstance(error, ConnectionError):
+                raise WarmProcessEndedError from error
+            raise
+        self.peer.inherited.close()
 
     def wait_until_ready(self) -> None:
-        """Wait until the libraries are loaded."""
-        if not self.ready:
-            self._receive("ready")
-            self.ready = True
+        """Wait until the libraries are loaded; raise `WarmProcessEndedError` if it ends first."""
+        if self.ready:
+            return
+        try:
+            _require(self.peer.greet(time.monotonic() + START_SECONDS), "ready")
+        except (EOFError, OSError) as error:
+            self.peer.close()
+            raise WarmProcessEndedError from error
+        self.ready = True
 
     def fits(self, modules: frozenset[str], not_allowed: NotAllowed) -> bool:
         """Tell whether a submission that needs `modules` and not more names can be run here."""
@@ -159,10 +195,7 @@ class WarmProcess:
         reply = protocol.receive(
             self.connection, deadline=time.monotonic() + START_SECONDS, limit=ANSWER_BYTES
         )
-        if reply[0] != expected:
-            raise SubmissionStartError(
-                f"the warm process answered {reply[0]!r}, expected {expected!r}"
-            )
+        _require(reply, expected)
 
     def start(
         self,
@@ -210,17 +243,25 @@ class WarmProcess:
         """Return where the submission's own folder is to be."""
         if self.confined:
             return f"{confinement.temporary_folder()}/submission"
-        return tempfile.mkdtemp(dir=self.spawned.home)
+        self.homes.append(tempfile.mkdtemp(prefix="autograder-"))
+        return self.homes[-1]
 
     def end_submission(self) -> None:
-        """Kill the whole process tree of the submission."""
+        """Kill the whole process tree of the submission.
+
+        Raises
+        ------
+        WarmProcessEndedError
+            If the warm process has ended, and the submission with it.
+        """
         try:
             protocol.send(self.connection, ["end"])
             self._receive("ended")
-        except (OSError, EOFError):
+        except (OSError, EOFError) as error:
             # it must not be taken for alive while it is dying
-            self.process.kill()
-            self.process.wait()
+            self.peer.signal(signal.SIGKILL)
+            self.peer.wait(END_SECONDS)
+            raise WarmProcessEndedError from error
 
     def why_ended(self) -> str:
         """Return why processes of the submission were ended, if the warm process did that."""
@@ -233,12 +274,24 @@ class WarmProcess:
         return ""
 
     def alive(self) -> bool:
-        """Tell whether the warm process still runs."""
-        return self.process.poll() is None
+        """Tell whether the warm process still runs, as far as is known before it is ready."""
+        is_open = self.connection.fileno() >= 0
+        return is_open and not (self.ready and self.peer.wait(0))
 
     def close(self) -> None:
-        """End the warm process; one that still loads its libraries would do that first."""
-        self.spawned.close(at_once=not self.ready)
+        """End the warm process, which does so itself when its connection is closed."""
+        self.connection.close()
+        if not self.peer.wait(END_SECONDS):
+            self.peer.signal(signal.SIGKILL)
+        self.peer.close()
+        for home in self.homes:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _require(reply: Any, expected: str) -> None:
+    """Raise unless the warm process answered what it should."""
+    if reply[0] != expected:
+        raise SubmissionStartError(f"the warm process answered {reply[0]!r}, expected {expected!r}")
 
 
 class StudentProcess:

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from autograder.assignment import BrokenCheckError, hidden_assignment
+from autograder.fork_server import start_ahead
 from autograder.limits import Limits
 from autograder.record import Record
-from autograder.spawned import spawn_ahead
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,31 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
 
     `root` is where the course's checks lie, if not where the request says.
     """
-    work = Work.from_bytes(request)
-    if root is not None:
-        work = replace(work, setting=replace(work.setting, root=root))
-    assignment = hidden_assignment(work.setting.root, work.setting.assignment)
-    spawn_ahead(work.setting.confined, assignment.root if assignment else None)
+    work = _work_in(request, root)
+    _prepare_for(work)
     try:
         graded = _load_worker().grade_submission(work)
     except BrokenCheckError as error:
         return json.dumps({"broken_check": str(error)}).encode()
     content = {name: {**vars(nb), "record": nb.record.to_dict()} for name, nb in graded.items()}
     return json.dumps({"notebooks": content}).encode()
+
+
+def prepare(request: bytes, root: Path | None = None) -> None:
+    """Start and load what grading such requests needs, in this process and those it forks."""
+    _prepare_for(_work_in(request, root))
+    _load_worker()
+
+
+def _work_in(request: bytes, root: Path | None) -> Work:
+    work = Work.from_bytes(request)
+    return work if root is None else replace(work, setting=replace(work.setting, root=root))
+
+
+def _prepare_for(work: Work) -> None:
+    """Start what loads its libraries beside this process."""
+    assignment = hidden_assignment(work.setting.root, work.setting.assignment)
+    start_ahead(work.setting.confined, assignment.root if assignment else None)
 
 
 @cache

@@ -1,28 +1,27 @@
 """Processes of this machine that answer one request after another, and what they answer with.
 
 A request names a function of bytes and goes to a process of its own, started once and used again.
-If that process ends, only its own request is lost. Nothing is pickled.
+If that process ends, only its own request is lost. All are forked from one that has loaded what
+they need (`worker_server.py`). Nothing is pickled.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import importlib
 import os
-import queue
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 from autograder.confinement import ConfinementUnavailableError
 
@@ -32,6 +31,9 @@ Kind = Literal["done", "ended", "unconfined", "unfit", "fault"]
 INTERRUPTS = 10
 # of a processor, for one request; what a student's processes take is limited by themselves
 TRUSTED_SECONDS = 120
+END_SECONDS = 5
+# the name of a function, the course's root if the function needs it, and what it is called with
+Request = tuple[bytes, bytes, bytes]
 
 
 class WorkerEndedError(BrokenExecutor):
@@ -83,20 +85,26 @@ def reference(function: Callable[..., bytes]) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-class WorkerProcess:
-    """One process, which answers one request at a time, on one core if it is given one."""
+def hang_up(connection: Connection) -> None:
+    """End a connection for both sides, and wake a thread of ours that waits for it.
 
-    def __init__(self, core: int | None = None) -> None:
-        self.core = core
+    To close it would not wake that thread.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
+class WorkerServer:
+    """The process that workers are forked from, each for a connection of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.connection, theirs = Pipe()
         # our own source first, so that both sides run the same code from wherever it lies
         source = str(Path(__file__).parents[1])
         python_path = os.environ.get("PYTHONPATH", "")
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "autograder.worker_process", str(theirs.fileno())),
-                *([] if core is None else [str(core)]),
-            ],
+            [sys.executable, "-P", "-m", "autograder.worker_server", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             # standard output is for results alone
@@ -113,48 +121,117 @@ class WorkerProcess:
         )
         theirs.close()
 
-    def run(self, function: str, request: bytes, root: Path | None = None) -> Outcome:
-        """Have a function called with the request, and with the course's root if it is given."""
+    def fork(self, connection: Connection, core: int | None, request: Request) -> int:
+        """Have a worker forked, after what such requests need is loaded; return its number.
+
+        Raises
+        ------
+        EOFError, OSError
+            If the server has ended.
+        """
+        with self.lock:
+            for part in (b"fork", b"" if core is None else str(core).encode(), *request):
+                self.connection.send_bytes(part)
+            send_handle(self.connection, connection.fileno(), self.process.pid)
+            return int(self.connection.recv_bytes())
+
+    def status(self, pid: int) -> int:
+        """Return how a worker ended: its exit status, or the negative number of a signal.
+
+        Raises
+        ------
+        EOFError, OSError
+            If the server has ended.
+        """
+        with self.lock:
+            for part in (b"status", str(pid).encode()):
+                self.connection.send_bytes(part)
+            return int(self.connection.recv_bytes())
+
+    def alive(self) -> bool:
+        """Tell whether the server can fork another worker."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End the server, and what it is loading."""
+        hang_up(self.connection)
+        self.process.send_signal(signal.SIGINT)
         try:
-            for part in (function.encode(), str(root or "").encode(), request):
+            self.process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.connection.close()
+
+
+class WorkerProcess:
+    """One process, which answers one request at a time, on one core if it is given one."""
+
+    def __init__(self, server: WorkerServer, core: int | None = None) -> None:
+        self.server = server
+        self.core = core
+        self.connection, self.theirs = Pipe()
+        self.closing = threading.Lock()
+        self.pid = 0
+        self.pidfd = -1
+
+    def run(self, request: Request) -> Outcome:
+        """Have a function called with the request; the first has the process forked."""
+        try:
+            if self.pidfd < 0:
+                self._start(request)
+            for part in request:
                 self.connection.send_bytes(part)
             kind = self.connection.recv_bytes().decode()
             return Outcome(kind, self.connection.recv_bytes())  # type: ignore[arg-type]
         except (EOFError, OSError):
             return Outcome.of_words("ended", self._how_it_ended())
 
+    def _start(self, request: Request) -> None:
+        with self.theirs:
+            self.pid = self.server.fork(self.theirs, self.core, request)
+        # the server lets nobody else have the number before it is asked how the process ended
+        self.pidfd = os.pidfd_open(self.pid)
+
     def _how_it_ended(self) -> str:
-        self.connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=INTERRUPTS + 5)
-        status = self.process.returncode
+        self.close()
+        try:
+            if not self.pid:
+                raise EOFError
+            status = self.server.status(self.pid)
+        except (EOFError, OSError):
+            return "the process that workers are forked from has ended"
         if status == -signal.SIGPROF:
             return f"the grader's own work on it took more than {TRUSTED_SECONDS} seconds"
-        if status is not None and status < 0:
+        if status < 0:
             return f"the process that graded it was ended by {signal.Signals(-status).name}"
         return f"the process that graded it ended with status {status}"
 
     def alive(self) -> bool:
         """Tell whether the process can take another request."""
-        return not self.connection.closed and self.process.poll() is None
+        return not self.connection.closed and not self._wait(0)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for the process to end; tell whether it did."""
+        ended = select.poll()
+        ended.register(self.pidfd, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
 
     def ask_to_end(self) -> None:
         """Interrupt what the process is working on, and have it end."""
-        # a thread may be waiting for the connection: closing it would not wake that thread
-        with contextlib.suppress(OSError), socket.socket(fileno=self._descriptor()) as end:
-            end.shutdown(socket.SHUT_RDWR)
-
-    def _descriptor(self) -> int:
-        return os.dup(self.connection.fileno())
+        hang_up(self.connection)
 
     def close(self) -> None:
         """End the process; kill it if it does not do so in time."""
         self.ask_to_end()
-        try:
-            self.process.wait(timeout=INTERRUPTS + 5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with self.closing:
+            if self.pidfd >= 0:
+                if not self._wait(INTERRUPTS + 5):
+                    signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                    self._wait(END_SECONDS)
+                os.close(self.pidfd)
+                self.pidfd = -1
+            self.connection.close()
 
 
 class WorkerProcesses:
@@ -166,27 +243,36 @@ class WorkerProcesses:
 
     def __init__(self, cores: Sequence[int] = ()) -> None:
         self.cores = cores
+        self.server: WorkerServer | None = None
         self.idle: list[WorkerProcess] = []
         self.busy: set[WorkerProcess] = set()
         self.lock = threading.Lock()
         self.closed = False
 
     def run(self, function: str, request: bytes, root: Path | None = None) -> Outcome:
-        """Have a function called in a process that has nothing else to do."""
+        """Have a function called with the request, and with the course's root if it is given."""
         with self.lock:
             if self.closed:
                 return Outcome.of_words("ended", "grading was stopped")
-            process = self.idle.pop() if self.idle else WorkerProcess(self._free_core())
-            if not process.alive():
+            process = self.idle.pop() if self.idle else self._new_process()
+            if process.pid and not process.alive():
                 process.close()
-                process = WorkerProcess(self._free_core())
+                process = self._new_process()
             self.busy.add(process)
-        outcome = process.run(function, request, root)
+        outcome = process.run((function.encode(), str(root or "").encode(), request))
         with self.lock:
             self.busy.discard(process)
-            if outcome.kind != "ended":
+            if not process.connection.closed:
                 self.idle.append(process)
         return outcome
+
+    def _new_process(self) -> WorkerProcess:
+        if self.server is not None and not self.server.alive():
+            self.server.close()
+            self.server = None
+        if self.server is None:
+            self.server = WorkerServer()
+        return WorkerProcess(self.server, self._free_core())
 
     def _free_core(self) -> int | None:
         """Return the core on which the fewest processes work."""
@@ -203,68 +289,5 @@ class WorkerProcesses:
             process.ask_to_end()
         for process in processes:
             process.close()
-
-
-def main() -> None:
-    """Answer the requests that come over an inherited connection, until it is closed."""
-    connection = Connection(int(sys.argv[1]))
-    # a container can take cores away at any time, and forbid to choose one
-    with contextlib.suppress(OSError):
-        if cores := sys.argv[2:]:
-            os.sched_setaffinity(0, map(int, cores))
-    requests: queue.SimpleQueue[tuple[str, str, bytes] | None] = queue.SimpleQueue()
-    working = threading.Event()
-    threading.Thread(target=_receive, args=(connection, requests, working), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        while (request := requests.get()) is not None:
-            working.set()
-            # nothing that a student wrote can keep the process busy for good: the signal ends it
-            signal.setitimer(signal.ITIMER_PROF, TRUSTED_SECONDS)
-            kind, content = answer(*request)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            working.clear()
-            connection.send_bytes(kind.encode())
-            connection.send_bytes(content)
-    _end()
-
-
-def _end() -> NoReturn:
-    """End this process at once: to take torch apart takes half a second."""
-    atexit._run_exitfuncs()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _receive(
-    connection: Connection,
-    requests: queue.SimpleQueue[tuple[str, str, bytes] | None],
-    working: threading.Event,
-) -> None:
-    """Pass on requests; when nobody is left to answer, interrupt the work and end the process."""
-    try:
-        while True:
-            function, root, request = (connection.recv_bytes() for _ in range(3))
-            requests.put((function.decode(), root.decode(), request))
-    except (EOFError, OSError):
-        requests.put(None)
-    for _ in range(INTERRUPTS):
-        if working.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-    os._exit(1)
-
-
-def answer(function: str, root: str, request: bytes) -> Outcome:
-    """Call the function that a request names."""
-    try:
-        module, name = function.split(":")
-        call = getattr(importlib.import_module(module), name)
-        return Outcome("done", call(request, Path(root)) if root else call(request))
-    except ConfinementUnavailableError as error:
-        return Outcome.of_words("unconfined", str(error))
-    except Exception as error:
-        return Outcome.of_words("fault", f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()
+        if self.server is not None:
+            self.server.close()

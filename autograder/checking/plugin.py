@@ -12,7 +12,7 @@ from autograder.checking.cell_judge import CellJudge, judge_key, seeded_generato
 from autograder.checking.collected import check_name
 from autograder.checking.student import Student
 from autograder.engine import NotebookRun, read_notebook
-from autograder.spawned import secret_folders
+from autograder.fork_server import secret_folders
 from autograder.student_process import WarmProcess
 
 by_hand_key = pytest.StashKey["HandRun"]()

@@ -1,6 +1,7 @@
-"""The warm process: loads what notebooks import once, then forks a child for each submission.
+"""The server of warm processes: loads what notebooks import once, then forks them.
 
-Started by its path, with one socket to the trusted side. It serves one submission at a time.
+Started by its path, with one socket to the trusted side. A warm process forks a child for each
+submission, one at a time.
 """
 
 from __future__ import annotations

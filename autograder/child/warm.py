@@ -1,11 +1,16 @@
-"""The warm process's duties: load, fork, limit, and end a submission's whole process tree."""
+"""The warm process's duties: load, fork, limit, and end a submission's whole process tree.
+
+It is itself the fork of a server, which has loaded what all warm processes need.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import select
 import socket
@@ -32,6 +37,8 @@ from .process_tree import end_descendants
 from .shell import NotebookShell
 
 PR_SET_CHILD_SUBREAPER = 36
+# of the longest list of cores
+CORES_BYTES = 2**16
 WATCH_SECONDS = 0.05
 WATCH_SHARE = 0.1
 # how the warm process itself was started; what a student starts shall not inherit it
@@ -77,14 +84,40 @@ class WithheldModules(importlib.abc.MetaPathFinder):
 
 
 def main(descriptor: int) -> None:
-    """Load libraries, and what the first message names; then serve the trusted side to its end."""
-    trusted = socket.socket(fileno=descriptor)
+    """Load libraries; fork a process for each connection that comes, which serves it to its end."""
+    line = socket.socket(fileno=descriptor)
     # nothing that libraries make while they are imported is garbage
     gc.disable()
     for name in OWN_ENVIRONMENT:
         os.environ.pop(name, None)
     withhold_modules()
     shell = load_libraries()
+    gc.collect()
+    gc.freeze()
+    while True:
+        cores, descriptors, _, _ = socket.recv_fds(line, CORES_BYTES, 1)
+        if not cores:
+            # bubblewrap would end with this process all that it has forked
+            _wait_for_all()
+        _reap()
+        if os.fork() == 0:
+            line.close()
+            # a container can take cores away at any time, and forbid to choose one
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, json.loads(cores))
+            serve(socket.socket(fileno=descriptors[0]), shell)
+        os.close(descriptors[0])
+
+
+def _reap() -> None:
+    """Let the kernel forget the processes that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def serve(trusted: socket.socket, shell: NotebookShell) -> NoReturn:
+    """Load what the first message names; then serve the trusted side to its end."""
     try:
         modules, names, operators = protocol.receive(trusted)
     except (EOFError, OSError):

@@ -1,5 +1,6 @@
 import platform
 import re
+import signal
 from pathlib import Path
 
 import nbformat
@@ -7,7 +8,7 @@ import pytest
 
 from autograder.bank import load_bank
 from autograder.engine import Limits, NotebookRun, grade_notebook, often_used
-from autograder.student_process import StudentProcess, WarmProcess
+from autograder.student_process import StudentProcess, WarmProcess, WarmProcessEndedError
 
 QUICK = Limits(cell_seconds=2, call_seconds=1)
 RIGHT = "def square(x):\n    return x * x"
@@ -490,9 +491,23 @@ def test_the_warm_process_is_started_again_when_it_has_died(toy, toy_notebook):
     from autograder.engine import warm_process
 
     grade(toy, toy_notebook(RIGHT))
-    process = warm_process().process
-    process.kill()
-    process.wait()
+    kill(warm_process())
+    _, cell = grade(toy, toy_notebook(RIGHT))
+    assert cell.earned == 3
+
+
+def kill(warm):
+    warm.peer.signal(signal.SIGKILL)
+    assert warm.peer.wait(10)
+
+
+def test_a_submission_is_not_blamed_for_the_end_of_the_warm_process(toy, toy_notebook):
+    run = NotebookRun(toy_notebook(RIGHT), toy, limits=QUICK)
+    kill(run.process.warm)
+    verdict = run.run_cells()
+    assert "ended" in " ".join(verdict.stopped.values())
+    with pytest.raises(WarmProcessEndedError, match="short of memory"):
+        run.close()
     _, cell = grade(toy, toy_notebook(RIGHT))
     assert cell.earned == 3
 

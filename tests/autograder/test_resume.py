@@ -210,21 +210,31 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(
     assert outcome(root) == uninterrupted
 
 
-def test_a_worker_that_is_killed_costs_nobody_anything(class_root, uninterrupted, tmp_path):
+@pytest.mark.parametrize("generation", [1, 2], ids=["server", "worker"])
+def test_a_process_that_is_killed_costs_nobody_anything(
+    class_root, uninterrupted, tmp_path, generation
+):
     root = tmp_path / "course"
     shutil.copytree(class_root, root)
     process = grading(root)
     wait_until_more_than(0, root, process)
-    worker = next(
-        pid
-        for pid, _ in descendants(process.pid)
-        if b"autograder.worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    os.kill(worker, signal.SIGKILL)
+    pid = process.pid
+    for _ in range(generation):
+        pid = next(child for child in children(pid) if b"worker_server" in command_line(child))
+    os.kill(pid, signal.SIGKILL)
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert {row["status"] for row in json.loads(output)} == {"graded"}
     assert outcome(root) == uninterrupted
+
+
+def children(pid):
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def command_line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_the_result_depends_neither_on_the_order_nor_on_the_number_of_workers(

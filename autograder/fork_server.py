@@ -1,0 +1,160 @@
+"""The process that warm processes are forked from, which loads their libraries once for all.
+
+It can be started before anything slow is loaded: it and the process that started it then load their
+libraries side by side. What a process forks later uses it too, so that workers share one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from autograder import confinement
+
+# covered in the student's file system should the course lie inside a folder that is shown there
+SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    # one heap for all, which `child/libraries.py` packs and has in large pages
+    "PYTHONMALLOC": "malloc",
+}
+# a server that still loads its libraries, or whose warm processes go on, does not end by itself
+END_SECONDS = 1
+Place = tuple[bool, tuple[Path, ...], tuple[str, ...]]
+_current: ForkServer | None = None
+_retired: list[ForkServer] = []
+
+
+def secret_folders(root: Path | None) -> list[Path]:
+    """Return the folders of a course that no student's process may see."""
+    return [root / name for name in SECRET_FOLDERS] if root is not None else []
+
+
+class ForkServer:
+    """A process that forks a warm process for each connection that it is sent.
+
+    Its line keeps messages apart, so that all processes that inherit it can send one.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.owner = os.getpid()
+        self.home = tempfile.mkdtemp(prefix="autograder-")
+        self.line, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        confined, secret, without = place
+        runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
+        if confined:
+            command = confinement.sandbox_command(secret, without)
+            runner, home = confinement.runner_folder(without), confinement.temporary_folder()
+        environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
+        for name, value in environment.items() if confined else ():
+            command += ["--setenv", name, value]
+        with inherited:
+            self.process = subprocess.Popen(
+                # as isolated as -I, but for the environment, of which nothing is left but our own
+                [*command, sys.executable, "-sP", runner, str(inherited.fileno())],
+                pass_fds=[inherited.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env={**environment, "PATH": os.environ.get("PATH", environment["PATH"])},
+            )
+
+    def fork(self, connection: socket.socket) -> None:
+        """Have a warm process forked that serves a connection, on the cores of this process."""
+        cores = json.dumps(sorted(os.sched_getaffinity(0)))
+        socket.send_fds(self.line, [cores.encode()], [connection.fileno()])
+
+    def has_ended(self) -> bool:
+        """Tell whether the process has ended, as far as one that it is not a child of can know."""
+        return os.getpid() == self.owner and self.process.poll() is not None
+
+    def close(self) -> None:
+        """End the server; confined, all that it forked ends with it."""
+        self.line.close()
+        if os.getpid() != self.owner:
+            return
+        try:
+            self.process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def fork_server(
+    confined: bool, secret: Sequence[Path] = (), without: Sequence[str] = ()
+) -> ForkServer:
+    """Return the server of such warm processes: that of the last one, if it is of the same kind.
+
+    Raises
+    ------
+    ConfinementUnavailableError
+        If `confined` and this machine cannot confine a process.
+    """
+    global _current
+    place = confined, tuple(secret), tuple(without)
+    if _current is None or _current.place != place or _current.has_ended():
+        if confined:
+            confinement.require_confinement()
+        _retire()
+        _current = ForkServer(place)
+    return _current
+
+
+def start_ahead(confined: bool, root: Path | None) -> None:
+    """Start what the first submission of this process, and of those it forks, will need."""
+    if _current is None:
+        fork_server(confined, secret_folders(root))
+
+
+def fork_warm_process(
+    connection: socket.socket,
+    confined: bool,
+    secret: Sequence[Path] = (),
+    without: Sequence[str] = (),
+) -> None:
+    """Have a warm process forked that serves a connection.
+
+    Raises
+    ------
+    ConfinementUnavailableError
+        If `confined` and this machine cannot confine a process.
+    """
+    try:
+        fork_server(confined, secret, without).fork(connection)
+    except ConnectionError:
+        _retire()
+        fork_server(confined, secret, without).fork(connection)
+
+
+def _retire() -> None:
+    """Have nothing more forked from the current server; what it has forked goes on."""
+    global _current
+    if _current is not None:
+        _current.line.close()
+        _retired.append(_current)
+    _current = None
+    for server in [server for server in _retired if server.has_ended()]:
+        server.close()
+        _retired.remove(server)
+
+
+@atexit.register
+def _close_all() -> None:
+    for server in (_current, *_retired):
+        if server is not None:
+            server.close()

@@ -1,0 +1,152 @@
+"""One server loads what warm processes need, and whatever ends early takes nothing else with it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autograder import fork_server
+from autograder.child.process_tree import descendants
+from autograder.limits import Limits
+from autograder.not_allowed import NOTHING
+from autograder.student_process import StudentProcess, WarmProcess
+
+
+@pytest.fixture
+def none_yet(monkeypatch):
+    monkeypatch.setattr(fork_server, "_current", None)
+    monkeypatch.setattr(fork_server, "_retired", [])
+    yield
+    fork_server._close_all()
+
+
+@pytest.fixture
+def warm_processes(none_yet):
+    made = []
+
+    def make(**options):
+        made.append(WarmProcess(confined=True, modules=(), **options))
+        made[-1].wait_until_ready()
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.close()
+
+
+def shown_by(warm, source):
+    process = StudentProcess(warm, [], Limits(), NOTHING)
+    try:
+        (output,), _ = process.run_cell(source)
+    finally:
+        process.close()
+    return output["data"]["text/plain"]
+
+
+def test_warm_processes_of_one_kind_are_forked_from_one_server(warm_processes):
+    first, second = warm_processes(), warm_processes()
+    server = fork_server._current
+    (python,) = [pid for pid in descendants(server.process.pid) if parent_of_both(pid, first)]
+    assert parent_of_both(python, second)
+    assert fork_server._retired == []
+    assert shown_by(first, "1 + 1") == shown_by(second, "1 + 1") == "2"
+
+
+def parent_of_both(pid, warm):
+    return number_of(warm) in descendants(pid) and len(descendants(pid)) <= 2
+
+
+def number_of(warm):
+    lines = Path(f"/proc/self/fdinfo/{warm.peer.pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+
+def test_a_warm_process_that_is_killed_takes_no_other_with_it(warm_processes):
+    first, second = warm_processes(), warm_processes()
+    os.kill(number_of(first), signal.SIGKILL)
+    assert first.peer.wait(10)
+    assert not first.alive()
+    assert second.alive()
+    assert shown_by(second, "1 + 1") == "2"
+    assert shown_by(warm_processes(), "2 + 2") == "4"
+
+
+def test_warm_processes_of_another_kind_get_a_server_and_leave_the_others_alone(
+    warm_processes, tmp_path
+):
+    first = warm_processes()
+    server = fork_server._current
+    second = warm_processes(secret=[tmp_path])
+    assert fork_server._current is not server
+    assert fork_server._retired == [server]
+    assert shown_by(first, "1 + 1") == shown_by(second, "1 + 1") == "2"
+    first.close()
+    server.process.wait(timeout=10)
+    latest = fork_server._current
+    warm_processes()
+    assert fork_server._retired == [latest]
+    assert not Path(server.home).exists()
+
+
+def test_a_server_that_has_died_is_started_again(warm_processes):
+    warm_processes()
+    server = fork_server._current
+    server.process.kill()
+    server.process.wait()
+    assert shown_by(warm_processes(), "1 + 1") == "2"
+    assert fork_server._current is not server
+
+
+def test_a_warm_process_works_on_the_cores_of_the_process_it_serves(warm_processes):
+    cores = os.sched_getaffinity(0)
+    warm_processes()
+    try:
+        os.sched_setaffinity(0, {max(cores)})
+        assert os.sched_getaffinity(number_of(warm_processes())) == {max(cores)}
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_a_process_that_was_forked_uses_the_server_and_does_not_end_it(warm_processes):
+    warm_processes()
+    server = fork_server._current
+    pid = os.fork()
+    if pid == 0:
+        try:
+            warm = WarmProcess(confined=True, modules=())
+            right = shown_by(warm, "1 + 1") == "2" and fork_server._current is server
+            warm.close()
+            fork_server._close_all()
+            os._exit(0 if right else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert server.process.poll() is None
+    assert shown_by(warm_processes(), "1 + 1") == "2"
+
+
+def test_what_is_started_ahead_is_used_and_started_once(warm_processes, tmp_path):
+    fork_server.start_ahead(True, tmp_path)
+    ahead = fork_server._current
+    fork_server.start_ahead(True, tmp_path / "another")
+    assert fork_server._current is ahead
+    warm_processes(secret=fork_server.secret_folders(tmp_path))
+    assert fork_server._current is ahead
+
+
+def test_a_server_that_nobody_uses_ends_with_the_process_that_started_it(none_yet, tmp_path):
+    fork_server.start_ahead(False, tmp_path)
+    server = fork_server._current
+    fork_server._close_all()
+    assert server.process.returncode is not None
+    assert not Path(server.home).exists()
+
+
+@pytest.mark.parametrize("module", ["torch", "rfc3987_syntax", "pytest"])
+def test_handing_out_work_loads_nothing_slow(module):
+    code = f"import sys, autograder.cli, autograder.grading; print({module!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
