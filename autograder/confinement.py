@@ -30,6 +30,8 @@ SYSTEM_FILES = (
     "/etc/nsswitch.conf",
     "/etc/passwd",
 )
+# whom submissions become, one for each worker
+FIRST_USER, USERS = 200_000, 2**16
 WITHHELD_PACKAGES = ("lossref", "autograder")
 # the layers that can be left out alone, to show what each one stops; see child/warm.py too
 LAYERS = (
@@ -63,6 +65,8 @@ FORBIDDEN_CALLS = (
     "fsopen",
     "fspick",
     "init_module",
+    "inotify_init",
+    "inotify_init1",
     "io_setup",
     "io_uring_enter",
     "io_uring_register",
@@ -100,6 +104,7 @@ FORBIDDEN_CALLS = (
     "sched_setattr",
     "sched_setparam",
     "sched_setscheduler",
+    "seccomp",
     "semget",
     "setdomainname",
     "sethostname",
@@ -118,7 +123,22 @@ NEW_NAMESPACE_FLAGS = 0x7E020080
 AF_UNIX = 1
 MAP_SHARED = 0x01
 MAP_ANONYMOUS = 0x20
-TIOCSTI = 0x5412
+# the places of the arguments that decide, and the values that are refused; of each, 32 bits count
+FORBIDDEN_ARGUMENTS: tuple[tuple[str, dict[int, int]], ...] = (
+    ("ioctl", {1: 0x5412}),  # TIOCSTI types into a terminal
+    ("prctl", {0: 22}),  # PR_SET_SECCOMP has the kernel compile a program, of which it holds few
+    *(
+        ("setsockopt", {1: 1, 2: option})
+        # SO_ATTACH_FILTER, SO_ATTACH_BPF and their kind for several sockets do the same
+        for option in (26, 50, 51, 52)
+    ),
+    *(
+        ("fcntl", {1: command})
+        # locks that outlive their descriptor and so have no limit: F_OFD_GETLK, _SETLK, _SETLKW;
+        # F_SETLEASE and F_NOTIFY reach who opens a file, F_SETPIPE_SZ takes what the user may have
+        for command in (36, 37, 38, 1024, 1026, 1031)
+    ),
+)
 
 
 class ConfinementUnavailableError(RuntimeError):
@@ -151,6 +171,9 @@ def missing_confinement() -> str:
     """Return what is missing for confinement, or an empty string."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux, and this is {sys.platform}"
+    # whoever is root outside too can change the kernel's settings, and is bound by few limits
+    if os.getuid() == 0 and not users_of_their_own() and os.stat("/proc/sys").st_uid == 0:  # noqa: PTH116
+        return "it runs as root, in a user namespace in which there is no other user to become"
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (Debian: apt-get install bubblewrap)"
     try:
@@ -195,6 +218,25 @@ def sandbox_command(secret: Iterable[Path], without: Collection[str] = ()) -> li
         command += ["--tmpfs", str(folder)]
     command += ["--ro-bind", str(CHILD_FOLDER), RUNNER_FOLDER, "--chdir", "/"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+@functools.cache
+def users_of_their_own() -> bool:
+    """Tell whether submissions can become users of their own, as those that root starts can.
+
+    Those of a user namespace's root can only where the namespace has so many users.
+    """
+    if os.getuid() != 0 or Path("/proc/self/setgroups").read_text() != "allow\n":
+        return False
+    return all(map(_holds_the_users, ("uid_map", "gid_map")))
+
+
+def _holds_the_users(name: str) -> bool:
+    for line in Path("/proc/self", name).read_text().splitlines():
+        inside, _, count = map(int, line.split())
+        if inside <= FIRST_USER and inside + count >= FIRST_USER + USERS:
+            return True
+    return False
 
 
 def temporary_folder() -> str:
@@ -266,7 +308,11 @@ def forbidden_calls_program() -> bytes:
     # memory that no limit counts
     shared = MAP_SHARED | MAP_ANONYMOUS
     allow.add_rule(refuse, "mmap", pyseccomp.Arg(3, pyseccomp.MASKED_EQ, shared, shared))
-    allow.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, TIOCSTI))
+    for name, values in FORBIDDEN_ARGUMENTS:
+        equal = pyseccomp.MASKED_EQ, 0xFFFFFFFF
+        allow.add_rule(
+            refuse, name, *(pyseccomp.Arg(n, *equal, value) for n, value in values.items())
+        )
     with tempfile.TemporaryFile() as file:
         allow.export_bpf(file)
         file.seek(0)

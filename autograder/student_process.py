@@ -70,7 +70,6 @@ HALF_A_CHARACTER = re.compile(r"\\u[dD]")
 MAX_SCORE_CHARACTERS = 100
 ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
-FIRST_UID = 200_000
 IMPORTED = r"(?m)^\s*(?:import|from)\s+{}\b"
 # slow at first use; what they hold makes every fork slower, so only where locked cells have this
 OFTEN_USED = {
@@ -228,7 +227,7 @@ class WarmProcess:
             limits.folder_size,
             limits.of_resources(),
             self.confined,
-            FIRST_UID + os.getpid() % 2**16 if self.confined and os.getuid() == 0 else 0,
+            self._user(),
             confinement.forbidden_calls_program() if self.confined else b"",
             [name for name in not_allowed.names if name not in self.not_allowed.names],
             [name for name in not_allowed.operators if name not in self.not_allowed.operators],
@@ -238,6 +237,12 @@ class WarmProcess:
         reply = peer.greet(time.monotonic() + START_SECONDS)
         if reply != ["confined"]:
             raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
+
+    def _user(self) -> int:
+        """Return the number of the user that a submission becomes, or 0 if it cannot."""
+        if self.confined and confinement.users_of_their_own():
+            return confinement.FIRST_USER + os.getpid() % confinement.USERS
+        return 0
 
     def _folder(self) -> str:
         """Return where the submission's own folder is to be."""

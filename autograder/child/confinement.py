@@ -35,6 +35,11 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
+# the kernel has few for the whole machine
+TERMINALS = 32
+# queued for all processes of a user, of whom the grader may be one
+QUEUED_SIGNALS = 1000
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -60,12 +65,17 @@ def settle_in_namespaces(own_user: tuple[int, int] | None) -> None:
 
 
 def mount_private_folders(temporary: str, size: int) -> None:
-    """Cover the writable folders with empty ones of limited size."""
+    """Cover the writable folders with empty ones of limited size, terminals among them."""
     options = f"size={size},nr_inodes=10000,mode=1777".encode()
     for target in (temporary.encode(), b"/dev/shm"):
         _require(
             libc.mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mount tmpfs"
         )
+    terminals = f"newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}".encode()
+    _require(
+        libc.mount(b"devpts", b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC, terminals),
+        "mount devpts",
+    )
 
 
 def mount_processes() -> None:
@@ -84,7 +94,7 @@ def become_user(uid: int) -> None:
 
 
 def limit_resources(limits: Sequence[int]) -> None:
-    """Set the hard limits of memory, CPU time, file size, open files and processes."""
+    """Set the hard limits of memory, CPU time, file size, open files, processes, and signals."""
     kinds = (
         resource.RLIMIT_DATA,
         resource.RLIMIT_CPU,
@@ -95,6 +105,7 @@ def limit_resources(limits: Sequence[int]) -> None:
     for kind, limit in zip(kinds, limits, strict=True):
         resource.setrlimit(kind, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (QUEUED_SIGNALS, QUEUED_SIGNALS))
 
 
 def end_with_parent() -> None:

@@ -29,6 +29,11 @@ def proportional_memory(pid: int) -> int:
     return pages + _sum_of(f"/proc/{pid}/status", (b"VmPTE:",))
 
 
+def available_memory() -> int:
+    """Return the bytes that the whole machine could still give."""
+    return _sum_of("/proc/meminfo", (b"MemAvailable:",))
+
+
 def _sum_of(path: str, names: tuple[bytes, ...]) -> int:
     """Add up lines such as `RssAnon:  12 kB`; a process that has ended holds nothing."""
     try:

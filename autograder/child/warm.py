@@ -32,7 +32,7 @@ from .libraries import (
     seed_generators,
     use_large_pages,
 )
-from .memory import end_what_holds_too_much
+from .memory import available_memory, end_what_holds_too_much
 from .process_tree import end_descendants
 from .shell import NotebookShell
 
@@ -41,6 +41,8 @@ PR_SET_CHILD_SUBREAPER = 36
 CORES_BYTES = 2**16
 WATCH_SECONDS = 0.05
 WATCH_SHARE = 0.1
+# the part of what a submission may have by which memory may become less between two looks
+WATCH_GROWTH = 16
 # how the warm process itself was started; what a student starts shall not inherit it
 OWN_ENVIRONMENT = ("PYTHONMALLOC",)
 WITHHELD = ("lossref", "autograder", "tests")
@@ -156,12 +158,18 @@ def serve(trusted: socket.socket, shell: NotebookShell) -> NoReturn:
 
 
 def watch_memory(trusted: socket.socket, limit: int) -> int:
-    """Watch until the trusted side says something; return how many processes had to be killed."""
-    ended, pause = 0, WATCH_SECONDS
-    while not select.select([trusted], [], [], pause)[0]:
+    """Watch until the trusted side says something; return how many processes had to be killed.
+
+    A look that takes long is not followed by another at once, unless memory becomes less meanwhile.
+    """
+    ended, next_look, low = 0, 0.0, 0
+    while not select.select([trusted], [], [], WATCH_SECONDS)[0]:
+        if time.monotonic() < next_look and available_memory() > low:
+            continue
         start = time.process_time()
+        low = available_memory() - limit // WATCH_GROWTH
         ended += end_what_holds_too_much(limit)
-        pause = max(WATCH_SECONDS, (time.process_time() - start) / WATCH_SHARE)
+        next_look = time.monotonic() + (time.process_time() - start) / WATCH_SHARE
     return ended
 
 

@@ -84,7 +84,10 @@ def stopped_for_an_ordinary_user():
         f"module = runpy.run_path({__file__!r})\n"
         "json.dump(module['attempt_all'](), sys.stdout)"
     )
-    command = as_ordinary_user([sys.executable, "-c", code])
+    return loaded_from(as_ordinary_user([sys.executable, "-c", code]))
+
+
+def loaded_from(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -98,6 +101,31 @@ def test_an_attempt_is_stopped(name, stopped_for_this_user):
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_an_attempt_is_stopped_for_an_ordinary_user(name, stopped_for_an_ordinary_user):
     assert stopped_for_an_ordinary_user[name]
+
+
+ROOT_OF_A_NAMESPACE = ["unshare", "--user", "--map-root-user", sys.executable, "-c"]
+
+
+def test_root_of_a_namespace_without_other_users_grades_as_the_user_it_is_outside():
+    """Once every submission failed there, since it could not become a user of its own."""
+    code = (
+        "import json, os, runpy, sys\n"
+        f"module = runpy.run_path({__file__!r})\n"
+        "json.dump([os.getuid(), module['attempt_all']()], sys.stdout)"
+    )
+    user, stopped = loaded_from(as_ordinary_user([*ROOT_OF_A_NAMESPACE, code]))
+    assert user == 0
+    assert [name for name in ATTEMPTS if not stopped[name]] == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="tells of root of the whole machine")
+def test_root_in_a_namespace_without_other_users_is_told_that_it_cannot_confine():
+    code = (
+        "import json, sys\n"
+        "from autograder.confinement import missing_confinement\n"
+        "json.dump(missing_confinement(), sys.stdout)"
+    )
+    assert "no other user to become" in loaded_from([*ROOT_OF_A_NAMESPACE, code])
 
 
 def test_the_environment_holds_nothing_of_the_graders(monkeypatch):
