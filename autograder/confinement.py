@@ -181,7 +181,7 @@ def missing_confinement() -> str:
     except (ImportError, OSError, RuntimeError) as error:
         return f"libseccomp is not to be had ({error}) (Debian: apt-get install libseccomp2)"
     trial = subprocess.run(
-        [*sandbox_command(()), sys.executable, "-I", "-c", "pass"],
+        [*sandbox_command(()), interpreter(), "-I", "-c", "pass"],
         capture_output=True,
         text=True,
         check=False,
@@ -259,9 +259,17 @@ def runner_folder(without: Collection[str] = ()) -> str:
     return str(CHILD_FOLDER) if "files" in without else RUNNER_FOLDER
 
 
+def interpreter() -> str:
+    """Return the interpreter's path, by folders that are shown; it may itself be a link."""
+    path = Path(sys.executable)
+    return str(path.parent.resolve() / path.name)
+
+
 def interpreter_folders() -> list[str]:
     """Return the folders that hold the interpreter and the packages it imports."""
-    folders = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib")}
+    named = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib")}
+    folders = {folder for folder in named if ".." not in Path(folder).parts}
+    folders |= {str(Path(folder).resolve()) for folder in named}
     folders.add(str(Path(sys.executable).resolve().parent.parent))
     return sorted(folder for folder in folders if folder not in ("/", "/usr"))
 

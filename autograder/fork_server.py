@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +65,7 @@ class ForkServer:
         with inherited:
             self.process = subprocess.Popen(
                 # as isolated as -I, but for the environment, of which nothing is left but our own
-                [*command, sys.executable, "-sP", runner, str(inherited.fileno())],
+                [*command, confinement.interpreter(), "-sP", runner, str(inherited.fileno())],
                 pass_fds=[inherited.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd="/",

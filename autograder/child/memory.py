@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from .process_tree import descendants
@@ -45,17 +46,36 @@ def _sum_of(path: str, names: tuple[bytes, ...]) -> int:
 
 def end_what_holds_too_much(limit: int) -> int:
     """Kill the largest processes below this one until the rest fit; return how many were killed."""
-    pids = descendants(os.getpid())
     # quick to ask and never too low; the exact sum is slow
-    if sum(map(private_memory, pids)) <= limit:
+    if sum(map(private_memory, descendants(os.getpid()))) <= limit:
         return 0
-    held = {pid: proportional_memory(pid) for pid in pids}
     ended = 0
-    for pid in sorted(held, key=held.__getitem__, reverse=True):
-        if sum(held.values()) <= limit:
-            break
-        held.pop(pid)
-        ended += 1
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    with _held_still() as pids:
+        held = {pid: proportional_memory(pid) for pid in pids}
+        for pid in sorted(held, key=held.__getitem__, reverse=True):
+            if sum(held.values()) <= limit:
+                break
+            held.pop(pid)
+            ended += 1
+            _signal(pid, signal.SIGKILL)
     return ended
+
+
+@contextlib.contextmanager
+def _held_still() -> Iterator[set[int]]:
+    """Stop all processes below this one for a while: they would take more, and the processor."""
+    stopped: set[int] = set()
+    try:
+        while new := set(descendants(os.getpid())) - stopped:
+            for pid in new:
+                _signal(pid, signal.SIGSTOP)
+            stopped |= new
+        yield stopped
+    finally:
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -128,6 +128,17 @@ def test_root_in_a_namespace_without_other_users_is_told_that_it_cannot_confine(
     assert "no other user to become" in loaded_from([*ROOT_OF_A_NAMESPACE, code])
 
 
+def test_an_interpreter_that_is_named_by_way_of_another_folder_can_be_confined(tmp_path):
+    """Once `../course/.venv/bin/python -m autograder` found no interpreter in the sandbox."""
+    code = (
+        "import json, sys\n"
+        "from autograder.confinement import missing_confinement\n"
+        "json.dump([sys.executable, missing_confinement()], sys.stdout)"
+    )
+    roundabout = str(tmp_path / os.path.relpath(sys.executable, tmp_path))
+    assert loaded_from([roundabout, "-c", code]) == [roundabout, ""]
+
+
 def test_the_environment_holds_nothing_of_the_graders(monkeypatch):
     monkeypatch.setenv("COURSE_TOKEN", "secret-token")
     cell = nbformat.v4.new_code_cell(
