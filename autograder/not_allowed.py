@@ -36,6 +36,16 @@ class NotAllowed:
 
 
 NOTHING = NotAllowed()
+# other homes of the same functions, and what starts an interpreter that has them all
+WAYS_ROUND = frozenset(
+    (
+        *("torch._decomp", "torch._inductor", "torch._prims", "torch._refs"),
+        *("multiprocessing", "pty", "subprocess", "sys.executable"),
+        *("os.fork", "os.forkpty", "os.popen", "os.posix_spawn", "os.posix_spawnp", "os.system"),
+        *(f"os.{how}{rest}" for how in ("exec", "spawn") for rest in ("l", "le", "lp", "lpe")),
+        *(f"os.{how}{rest}" for how in ("exec", "spawn") for rest in ("v", "ve", "vp", "vpe")),
+    )
+)
 # parsing takes up to 600 bytes and 7 µs for each character of a notebook
 MAX_SEARCHED_CHARACTERS = 100_000
 # Python's parser makes a string of each beginning of an imported name
@@ -46,6 +56,8 @@ DOTTED_NAME = re.compile(rf"{NAME_PART}(?:[\s\\]*+\.[\s\\]*+{NAME_PART})*+")
 MAX_REMEMBERED_CHARACTERS = 20_000
 REMEMBERED_CELLS = 100
 METHODS = "torch.Tensor."
+BY_HAND = "this exercise asks you to write by hand"
+GETS_ROUND = "can get round what this exercise asks you to write by hand"
 
 
 class Import(NamedTuple):
@@ -82,10 +94,11 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def uses(notebook: NotebookNode, names: Iterable[str]) -> list[str]:
-    """Return a sentence for each cell that uses names that are not allowed."""
-    reader = _Reader(frozenset(names))
-    if not reader.names:
+    """Return a sentence for each cell that uses names that are not allowed, or may get round it."""
+    listed = frozenset(names)
+    if not listed:
         return []
+    reader = _Reader(listed | WAYS_ROUND)
     sentences, left_out, room = [], [], MAX_SEARCHED_CHARACTERS
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type != "code" or cell.metadata.get("nbgrader", {}).get("locked"):
@@ -94,11 +107,10 @@ def uses(notebook: NotebookNode, names: Iterable[str]) -> list[str]:
             left_out.append(number)
             continue
         room -= len(cell.source)
-        if found := sorted(set(reader.read(cell.source))):
-            listed = ", ".join(f"`{name}`" for name in found)
-            sentences.append(
-                f"Cell {number} uses {listed}, which this exercise asks you to write by hand."
-            )
+        found = set(reader.read(cell.source))
+        for kind, words in ((listed, BY_HAND), (WAYS_ROUND - listed, GETS_ROUND)):
+            if used := ", ".join(f"`{name}`" for name in sorted(found & kind)):
+                sentences.append(f"Cell {number} uses {used}, which {words}.")
     return [*sentences, *_not_searched(left_out)]
 
 
@@ -164,6 +176,9 @@ def _imports(node: ast.Import | ast.ImportFrom, depth: int) -> Iterator[Import]:
     for alias in node.names:
         bound = alias.asname or (alias.name if module else "")
         yield Import(bound, (*module, *_parts(alias.name, depth))[:depth])
+        if not bound:
+            (package,) = _parts(alias.name, 1)
+            yield Import(package, (package,))
 
 
 def _parts(name: str, depth: int) -> tuple[str, ...]:

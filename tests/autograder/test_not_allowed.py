@@ -121,6 +121,31 @@ def test_the_static_read_leaves_alone(source):
     assert found(source) == []
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from torch._decomp.decompositions import _softmax", "torch._decomp"),
+        ("import torch._refs as r\nr.softmax(x, 0)", "torch._refs"),
+        ("import subprocess, sys", "subprocess"),
+        ("import sys\nprint(sys.executable)", "sys.executable"),
+        ("from os import fork\nfork()", "os.fork"),
+        ("import os\nos.execv('python', [])", "os.execv"),
+    ],
+)
+def test_a_way_round_is_reported_as_what_it_is(source, name):
+    assert found(source, "import os, sys\nos.path, sys.path") == [
+        f"Cell 1 uses `{name}`, which can get round what this exercise asks you to write by hand."
+    ]
+
+
+def test_a_cell_that_uses_both_is_told_of_both():
+    assert found("import subprocess\ntorch.softmax(x, 0)") == [
+        "Cell 1 uses `torch.softmax`, which this exercise asks you to write by hand.",
+        "Cell 1 uses `subprocess`, which can get round what this exercise asks you to write by "
+        "hand.",
+    ]
+
+
 def test_an_import_in_one_cell_is_known_in_the_next():
     sentences = found("import torch.nn.functional as F", "F.softmax(x, 0)")
     assert sentences == [
@@ -162,8 +187,9 @@ def test_many_short_names_are_searched():
 
 
 def test_an_import_is_kept_no_longer_than_the_longest_listed_name():
-    (mention,) = not_allowed._parsed_mentions("import a" + ".a" * 500, frozenset(NAMES))
+    mention, package = not_allowed._parsed_mentions("import a" + ".a" * 500, frozenset(NAMES))
     assert mention.parts == ("a",) * 4
+    assert package == ("a", ("a",))
 
 
 def test_so_much_of_a_notebook_is_searched_and_no_more():
