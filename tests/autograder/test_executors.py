@@ -95,11 +95,34 @@ def wait_for_long(request, root=None):
 """
 
 
+PREPARED_TASKS = """
+import os
+from pathlib import Path
+
+from autograder.work import _load_worker
+
+loaded_by = []
+
+
+def prepare(request, root=None):
+    _load_worker()
+    loaded_by.append(os.getpid())
+    if request == b"bad":
+        raise ValueError("not for the server to say")
+
+
+def what_was_prepared(request, root=None):
+    threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+    return f"{set(loaded_by) == {os.getppid()}} {threads}".encode()
+"""
+
+
 @pytest.fixture(scope="module")
 def tasks_folder():
     # not below pytest's folder, which is hidden from the workers
     folder = Path(tempfile.mkdtemp(prefix="tasks-"))
     (folder / "executor_tasks.py").write_text(TASKS)
+    (folder / "prepared_tasks.py").write_text(PREPARED_TASKS)
     yield folder
     shutil.rmtree(folder)
 
@@ -168,6 +191,15 @@ def test_a_request_that_computes_for_good_is_ended_and_costs_itself_alone(tasks)
         with pytest.raises(WorkerEndedError, match="own work on it took more than 120 seconds"):
             bad.result()
         assert good.result() == b"YQ=="
+
+
+@pytest.mark.parametrize("request_bytes", [b"good", b"bad"])
+def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(tasks, request_bytes):
+    """A fork of a process with several threads could wait for ever for a lock of another."""
+    prepared = importlib.import_module("prepared_tasks")
+    with LocalPool(2) as pool:
+        replies = [pool.submit(prepared.what_was_prepared, request_bytes) for _ in range(4)]
+        assert {reply.result() for reply in replies} == {b"True 1"}
 
 
 def cores_of(tasks, pool, requests):
