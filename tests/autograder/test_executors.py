@@ -194,7 +194,9 @@ def test_a_request_that_computes_for_good_is_ended_and_costs_itself_alone(tasks)
 
 
 @pytest.mark.parametrize("request_bytes", [b"good", b"bad"])
-def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(tasks, request_bytes):
+def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(
+    tasks, request_bytes
+):
     """A fork of a process with several threads could wait for ever for a lock of another."""
     prepared = importlib.import_module("prepared_tasks")
     with LocalPool(2) as pool:

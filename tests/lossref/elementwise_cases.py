@@ -249,7 +249,7 @@ CASES = {
     },
     **{
         f"asymmetric {pos} {neg} {clip}": asymmetric_case(pos, neg, clip)
-        for pos, neg, clip in [(1.0, 4.0, 0.05), (0.0, 0.5, 0.0), (0.0, 0.0, 0.2)]
+        for pos, neg, clip in [(1.0, 4.0, 0.05), (0.0, 0.5, 0.0), (0.0, 0.0, 0.2), (1.0, 2.0, 1e-4)]
     },
     "hinge": Case(lossref.hinge_loss, *hinge(1, False), "signs", bounds=(1, 1)),
     "hinge squared": Case(

@@ -315,6 +315,18 @@ def test_infinite_logits():
         assert gradient.tolist() == [0.0, 0.0, 1.0, -1.0]
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_infinite_logits_of_asymmetric_loss(dtype):
+    """Once the gradient of a certainly wrong negative was NaN where nothing is clipped."""
+    x = torch.tensor([math.inf, -math.inf, math.inf, -math.inf], dtype=dtype)
+    t = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=dtype)
+    for clip, wrong, slope in ((0.0, math.inf, 1.0), (0.05, -(0.95**4) * math.log(0.05), 0.0)):
+        loss = partial(lossref.asymmetric_loss, clip=clip)
+        got, gradient = value_and_gradient(loss, x, t, reduction="none")
+        assert got.tolist() == [0.0, 0.0, torch.tensor(wrong, dtype=dtype), math.inf]
+        assert gradient.tolist() == [0.0, 0.0, slope, -1.0]
+
+
 def test_curvature_where_the_two_branches_meet():
     zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     one = torch.ones(1, dtype=torch.float64)
