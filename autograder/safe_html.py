@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -83,8 +84,6 @@ TAG = re.compile(
 )
 COMMENT = r"<!--(?:[^-]|-(?!->))*+(?:-->|\Z)|<![a-zA-Z][^<>]*+>"
 MARKUP = re.compile(rf"(?P<tag>{TAG.pattern})|{COMMENT}|<")
-# private-use characters, which the cleaning leaves alone, mark where formulas go back in
-FORMULA = re.compile("\ue000(\\d+)\ue001")
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
@@ -236,16 +235,29 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
     def __init__(self, attachments: dict[str, dict[str, str]], room: Room) -> None:
         super().__init__(escape=False, exclude_anchor_links=True, attachments=attachments)
         self.room = room
-        self.formulas: list[str] = []
+        self.formulas: dict[str, str] = {}
+        # no student can write an element of this class
+        self.secret = secrets.token_hex(16)
 
     def set_aside(self, tex: str, *, display: bool = False) -> str:
-        """Return the mark that stands for a formula, or for its text if the page has many."""
+        """Return the element that stands for a formula, or its text if the page has many.
+
+        The element holds the source, which is what remains of it in a picture's text.
+        """
         try:
             self.room.take("", len(tex) * TEX_MARKS)
-            self.formulas.append(mathml(tex, display=display))
+            formula = mathml(tex, display=display)
         except TooMuchMarkupError:
-            self.formulas.append(_tex_as_text(tex))
-        return f"\ue000{len(self.formulas) - 1}\ue001"
+            return _tex_as_text(tex)
+        name = f"{self.secret}-{len(self.formulas)}"
+        self.formulas[name] = formula
+        return f'<var class="{name}">{html.escape(tex)}</var>'
+
+    def put_back(self, cleaned: str) -> str:
+        """Return clean HTML with each formula once, in place of the element that stands for it."""
+        # a "<" in a clean attribute is written "&lt;", so no attribute holds such an element
+        element = re.compile(rf'<var class="({self.secret}-\d+)">[^<]*</var>')
+        return element.sub(lambda found: self.formulas.pop(found[1], ""), cleaned)
 
     def inline_math(self, body: str) -> str:
         """Set a formula in the line aside."""
@@ -268,10 +280,10 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
         try:
             shown = cast(str, super().image(text, url, title))
         except Exception:  # a missing attachment must not stop the page
-            return html.escape(text)
+            return text
         # one attachment can be shown many times
         if len(shown) > self.room.pictures:
-            return html.escape(f"{text} {PICTURE_LEFT_OUT}")
+            return f"{text} {PICTURE_LEFT_OUT}"
         self.room.pictures -= len(shown)
         return shown
 
@@ -285,7 +297,6 @@ def markdown_to_html(
 
     Markdown that would take too long, or has no place in `room`, is shown as text.
     """
-    source = source.replace("\ue000", "").replace("\ue001", "")
     room = room or Room()
     renderer = _Renderer(attachments or {}, room)
     try:
@@ -295,7 +306,7 @@ def markdown_to_html(
         cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), keep_classes=True)
     except (TooMuchMarkupError, RecursionError):
         return _as_text(source, TOO_MUCH_MARKDOWN)
-    return FORMULA.sub(lambda mark: _formula(renderer.formulas, int(mark.group(1))), cleaned)
+    return renderer.put_back(cleaned)
 
 
 def _markdown_marks(source: str) -> int:
@@ -309,10 +320,6 @@ def _markdown_marks(source: str) -> int:
     ):
         raise TooMuchMarkupError
     return marks
-
-
-def _formula(formulas: list[str], number: int) -> str:
-    return formulas[number] if number < len(formulas) else ""
 
 
 @pass_context

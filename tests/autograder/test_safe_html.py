@@ -117,8 +117,39 @@ def test_a_link_in_a_formula_is_dropped():
     assert "javascript" not in mathml(r"\href{javascript:alert(1)}{x}")
 
 
-def test_marks_for_formulas_cannot_be_forged():
-    assert markdown_to_html("\ue0000\ue001 and \ue0007\ue001") == "<p>0 and 7</p>\n"
+FORMULA_THAT_RUNS = r"$\text{' src=x onerror=alert(1) x=}$"
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{FORMULA_THAT_RUNS} <abbr title='&#xe000;0&#xe001;\"'>x</abbr>",
+        f"{FORMULA_THAT_RUNS} <img src='{PIXEL}' alt='&#57344;0&#57345;\"'>",
+        f"{FORMULA_THAT_RUNS} <a href='https://example.org/&#xe000;0&#xe001;'>x</a>",
+        f"<div title='\n\n{FORMULA_THAT_RUNS}\n\n'>x</div>",
+        f'![" {FORMULA_THAT_RUNS}]({PIXEL})',
+        f"![' {FORMULA_THAT_RUNS.translate({39: 34})}]({PIXEL})",
+        f'![" {FORMULA_THAT_RUNS}](attachment:a.png)',
+    ],
+)
+def test_no_formula_is_put_into_an_attribute(source):
+    shown = markdown_to_html(source, {"a.png": {"image/png": "iVBORw0KGgo="}})
+    assert dangers(shown) == []
+    attributes = [e.attrs for e in BeautifulSoup(shown, "html.parser").find_all(True)]
+    assert "<math" not in str(attributes)
+
+
+def test_a_formula_in_the_text_of_a_picture_is_its_source():
+    shown = markdown_to_html(f"![the $\\alpha < 1$ of it]({PIXEL})")
+    (picture,) = BeautifulSoup(shown, "html.parser").find_all("img")
+    assert picture["alt"] == "the \\alpha < 1 of it"
+    assert "<math" in markdown_to_html("![the $\\alpha$ of it](attachment:none.png)")
+
+
+@pytest.mark.parametrize("mark", ["\ue0000\ue001", "&#xe000;0&#xe001;", "<var class='0'>0</var>"])
+def test_marks_for_formulas_cannot_be_forged(mark):
+    assert markdown_to_html(f"$x$ {mark} {mark}").count("<math") == 1
 
 
 def test_attached_pictures_are_shown_and_missing_ones_are_not():
@@ -244,7 +275,7 @@ def test_markdown_that_would_take_long_is_shown_as_text(source):
 
 
 def test_formulas_that_have_no_place_are_shown_as_text():
-    room = Room(1_000)
+    room = Room(1_500)
     assert markdown_to_html("$x^2$", room=room).startswith("<p><math")
     assert markdown_to_html("$x^{1234567890}$", room=room) == "<p><code>x^{1234567890}</code></p>\n"
 
@@ -261,7 +292,7 @@ def test_the_cells_of_a_page_share_its_room():
     environment = jinja2.Environment()
     environment.filters["markdown"] = markdown_filter
     page = environment.from_string("{{ '$x$' | markdown }}{{ '$y$' | markdown }}")
-    resources = {safe_html.ROOM: Room(6 * MARK_WORK)}
+    resources = {safe_html.ROOM: Room(9 * MARK_WORK)}
     assert page.render(resources=resources).count("<math") == 1
     assert page.render(resources={}).count("<math") == 2
     assert page.render().count("<math") == 2
