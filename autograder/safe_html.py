@@ -247,6 +247,7 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
         try:
             self.room.take("", len(tex) * TEX_MARKS)
             formula = mathml(tex, display=display)
+            self.room.take(formula, 0)
         except TooMuchMarkupError:
             return _tex_as_text(tex)
         name = f"{self.secret}-{len(self.formulas)}"

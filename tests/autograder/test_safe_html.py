@@ -280,6 +280,20 @@ def test_formulas_that_have_no_place_are_shown_as_text():
     assert markdown_to_html("$x^{1234567890}$", room=room) == "<p><code>x^{1234567890}</code></p>\n"
 
 
+def test_a_formula_that_is_referred_to_again_and_again_is_shown_once():
+    again = "&#xe000;0&#xe001;" * 500
+    assert markdown_to_html(rf"$\vec x$ {again}").count("<mover") == 1
+
+
+def test_the_markup_of_formulas_has_a_place_on_the_page():
+    room, formula = Room(10_000), r"\vec x" * 10
+    shown = markdown_to_html(f"${formula}$", room=room)
+    assert shown.count("<mover") == 10
+    # two dollar signs, the formula's source, a paragraph and the element that stands for it
+    work = len(formula) + 2 + MARK_WORK * (2 + len(formula) / 2 + 4)
+    assert 10_000 - room.left == work + len(mathml(formula))
+
+
 def test_an_attachment_is_not_shown_again_and_again():
     room = Room(pictures=80)
     attachments = {"a": {"image/png": "QQ=="}}
