@@ -66,6 +66,8 @@ MAX_OUTPUTS_WORK = 5_000_000
 MAX_PAGE_WORK = 10_000_000
 # the lexer looks from each token to the end of the line
 MAX_COLOURED_LINE = 1_000
+# the lexer's work for a character, at worst, in characters of plain text
+COLOURING_WORK = 50
 MAX_COLOURED_CHARACTERS = 20_000
 MAX_PAGE_PICTURE_CHARACTERS = 32 * 2**20
 MAX_SOURCE_SHOWN = 20_000
@@ -117,6 +119,13 @@ class Room:
         if work > self.left:
             raise TooMuchMarkupError
         self.left -= work
+
+    def spend(self, marks: float) -> None:
+        """Lessen the room by work that is done; raise `TooMuchMarkupError` if that was too much."""
+        work = round(MARK_WORK * marks)
+        self.left, left = max(0, self.left - work), self.left
+        if work > left:
+            raise TooMuchMarkupError
 
 
 def clean_html(text: str | bytes) -> str:
@@ -350,17 +359,18 @@ def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> st
     try:
         if not _is_quickly_coloured(source):
             raise TooMuchMarkupError
+        room.take(source, COLOURING_WORK * len(source) / MARK_WORK)
         coloured = highlight(source)
-        room.take(source, _marks(coloured))
+        room.spend(_marks(coloured))
         return clean_html(coloured)
     except TooMuchMarkupError:
         return f"<p>{TOO_MUCH_CODE}</p><pre>{html.escape(source)}</pre>"
 
 
 def _is_quickly_coloured(source: str) -> bool:
-    lines = source.splitlines()
+    # a form feed ends a line for Python, and none for the lexer
     return len(source) <= MAX_COLOURED_CHARACTERS and all(
-        len(line) <= MAX_COLOURED_LINE for line in lines
+        len(line) <= MAX_COLOURED_LINE for line in source.split("\n")
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from autograder import safe_html
 from autograder.safe_html import (
     ATTRIBUTES,
+    COLOURING_WORK,
     LINK,
     MARK_WORK,
     MATHML_ATTRIBUTES,
@@ -15,6 +16,7 @@ from autograder.safe_html import (
     MAX_COLOURED_LINE,
     MAX_HTML_MARKS,
     MAX_MARKDOWN_CHARACTERS,
+    MAX_PAGE_WORK,
     MAX_SOURCE_SHOWN,
     PICTURE,
     PICTURE_LEFT_OUT,
@@ -322,3 +324,35 @@ def test_code_is_coloured_where_that_is_quick():
     assert code_to_html(dots, colour, Room()) == f"{plain}{dots}</pre>"
     assert code_to_html("a\n" * 20_000, colour, Room()).startswith(plain)
     assert code_to_html("<", colour, Room(1)) == f"{plain}&lt;</pre>"
+
+
+def counted(colour, calls):
+    def counting(source):
+        calls.append(source)
+        return colour(source)
+
+    return counting
+
+
+@pytest.mark.parametrize("marks", [0, 500])
+def test_code_is_not_coloured_where_the_page_has_no_room_left(marks):
+    calls, room = [], Room(MAX_PAGE_WORK)
+    colour = counted(lambda source: "<i>x</i>" * marks, calls)
+    cell = "." * MAX_COLOURED_LINE + "\n"
+    for _ in range(5_000):
+        code_to_html(cell, colour, room)
+    assert len(calls) <= MAX_PAGE_WORK / (COLOURING_WORK * len(cell))
+    assert room.left < COLOURING_WORK * len(cell)
+
+
+def test_what_colours_cost_is_spent_though_they_have_no_place():
+    room = Room(COLOURING_WORK + 3 * MARK_WORK)
+    assert code_to_html("x", lambda source: "<b>x</b>" * 4, room).startswith(f"<p>{TOO_MUCH_CODE}")
+    assert room.left == 0
+
+
+@pytest.mark.parametrize("end", ["\f", "\v", "\u2028", "\x1c"])
+def test_only_what_ends_a_line_for_the_lexer_ends_a_long_line(end):
+    calls = []
+    code_to_html(f"{'.' * 600}{end}{'.' * 600}", counted(str, calls), Room())
+    assert calls == []
