@@ -69,6 +69,8 @@ MAX_COLOURED_LINE = 1_000
 # the lexer's work for a character, at worst, in characters of plain text
 COLOURING_WORK = 50
 MAX_COLOURED_CHARACTERS = 20_000
+# what Python is called in Markdown
+PYTHON = _words("python python3 py py3 ipython ipython3")
 MAX_PAGE_PICTURE_CHARACTERS = 32 * 2**20
 MAX_SOURCE_SHOWN = 20_000
 PICTURE_LEFT_OUT = "[picture left out: too many on one page]"
@@ -285,6 +287,16 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
         """Set an environment aside."""
         return self.set_aside(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
+    def block_code(self, code: str, info: str | None = None) -> str:
+        """Colour Python as a cell's code; other lexers may take long for very little."""
+        language = (info or "").partition(" ")[0].lower()
+        try:
+            if language not in PYTHON:
+                raise TooMuchMarkupError
+            return _coloured(code, partial(super().block_code, info="python"), self.room)
+        except TooMuchMarkupError:
+            return cast(str, super().block_code(code))
+
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an attached picture, or its text where there is none."""
         try:
@@ -357,14 +369,19 @@ def code_filter(context: Context, source: str, metadata: Any) -> str:
 def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> str:
     """Return coloured code, or plain code where colours would take too long."""
     try:
-        if not _is_quickly_coloured(source):
-            raise TooMuchMarkupError
-        room.take(source, COLOURING_WORK * len(source) / MARK_WORK)
-        coloured = highlight(source)
-        room.spend(_marks(coloured))
-        return clean_html(coloured)
+        return clean_html(_coloured(source, highlight, room))
     except TooMuchMarkupError:
         return f"<p>{TOO_MUCH_CODE}</p><pre>{html.escape(source)}</pre>"
+
+
+def _coloured(source: str, highlight: Callable[[str], str], room: Room) -> str:
+    """Return coloured code; raise `TooMuchMarkupError` where that would take too long."""
+    if not _is_quickly_coloured(source):
+        raise TooMuchMarkupError
+    room.take(source, COLOURING_WORK * len(source) / MARK_WORK)
+    coloured = highlight(source)
+    room.spend(_marks(coloured))
+    return coloured
 
 
 def _is_quickly_coloured(source: str) -> bool:

@@ -4,6 +4,7 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
+from pygments.lexer import Lexer
 
 from autograder import safe_html
 from autograder.safe_html import (
@@ -356,3 +357,32 @@ def test_only_what_ends_a_line_for_the_lexer_ends_a_long_line(end):
     calls = []
     code_to_html(f"{'.' * 600}{end}{'.' * 600}", counted(str, calls), Room())
     assert calls == []
+
+
+FENCED = "```{}\n{}\n```"
+
+
+def test_python_in_markdown_is_coloured_and_other_code_is_text():
+    assert '<span class="k">' in markdown_to_html(FENCED.format("python", "pass"))
+    assert markdown_to_html(FENCED.format("makefile", "a: <b>\n\tc")) == (
+        "<pre><code>a: &lt;b&gt;\n\tc\n</code></pre>\n"
+    )
+    assert markdown_to_html(FENCED.format("mermaid", "<b>x</b>")).startswith("<pre><code>&lt;b")
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "work"),
+    [
+        ("make", "." * 900, MAX_PAGE_WORK),
+        ("python", "." * (MAX_COLOURED_LINE + 1), MAX_PAGE_WORK),
+        ("python", "1\n" * 1_000, 2 * COLOURING_WORK * 1_000 + 1_010 * MARK_WORK),
+    ],
+)
+def test_code_in_markdown_that_would_take_long_is_not_coloured(monkeypatch, language, code, work):
+    lexed = []
+    get_tokens = Lexer.get_tokens
+    monkeypatch.setattr(
+        Lexer, "get_tokens", lambda self, text: lexed.append(text) or get_tokens(self, text)
+    )
+    assert "<span" not in markdown_to_html(FENCED.format(language, code), room=Room(work))
+    assert lexed == []
