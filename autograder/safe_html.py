@@ -319,12 +319,16 @@ def markdown_to_html(
 
     Markdown that would take too long, or has no place in `room`, is shown as text.
     """
+    # as Markdown reads them: a carriage return alone is a line's end, too
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
     room = room or Room()
     renderer = _Renderer(attachments or {}, room)
     try:
         room.take(source, _markdown_marks(source))
         rendered = MarkdownWithMath(renderer=renderer).render(source)
-        room.take("", _html_marks(rendered))
+        # it has been rendered by now, whether or not it is shown
+        room.spend(min(_marks(rendered), MAX_HTML_MARKS))
+        _html_marks(rendered)
         cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), keep_classes=True)
     except (TooMuchMarkupError, RecursionError):
         return _as_text(source, TOO_MUCH_MARKDOWN)

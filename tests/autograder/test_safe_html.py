@@ -277,6 +277,25 @@ def test_markdown_that_would_take_long_is_shown_as_text(source):
     assert markdown_to_html(source).startswith(f"<p>{TOO_MUCH_MARKDOWN}</p><pre>")
 
 
+def test_markdown_is_the_same_whatever_ends_its_lines():
+    source = "# a\n\n- b\n- c\n"
+    assert "<li>b" in markdown_to_html(source)
+    for end in ("\r", "\r\n"):
+        room, same = Room(), Room()
+        shown = markdown_to_html(source.replace("\n", end), room=room)
+        assert shown == markdown_to_html(source, room=same)
+        assert room == same
+
+
+def test_markdown_that_was_refused_for_its_html_has_used_up_room():
+    room, source = Room(MAX_PAGE_WORK), '"' * (MAX_HTML_MARKS + 1)
+    assert markdown_to_html(source, room=room).startswith(f"<p>{TOO_MUCH_MARKDOWN}")
+    assert MAX_PAGE_WORK - room.left == len(source) + MAX_HTML_MARKS * MARK_WORK
+    little = Room(2 * len(source))
+    assert markdown_to_html(source, room=little).startswith(f"<p>{TOO_MUCH_MARKDOWN}")
+    assert little.left == 0
+
+
 def test_formulas_that_have_no_place_are_shown_as_text():
     room = Room(1_500)
     assert markdown_to_html("$x^2$", room=room).startswith("<p><math")
