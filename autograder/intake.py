@@ -27,6 +27,11 @@ NO_FILE = "There is no file"
 MAX_QUOTED_CHARACTERS = 60
 NOTEBOOK_FORMAT = 4
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif")
+MAX_PICTURES = 20
+MAX_PICTURE_CHARACTERS = 20 * 2**20
+MAX_PICTURE_NAME = 1_000
+# one wide character would make a text of four bytes for each
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -51,6 +56,7 @@ class SubmittedCell:
     cell_id: str = ""
     points: float | None = None
     attachments: Attachments = field(default_factory=dict)
+    pictures_left_out: int = 0
 
 
 @dataclass
@@ -177,7 +183,17 @@ def _parse_content(content: dict[str, Any], repairs: list[str]) -> Submission:
             )
         else:
             submission.cells.append(cell)
+            if cell.pictures_left_out:
+                repairs.append(_sentence_on_pictures(number, cell.pictures_left_out))
     return submission
+
+
+def _sentence_on_pictures(cell_number: int, left_out: int) -> str:
+    return (
+        f"{left_out} of the pictures in cell {cell_number} were left out: a cell can have "
+        f"{MAX_PICTURES}, each as base64 of at most {MAX_PICTURE_CHARACTERS // 2**20} MiB under a "
+        f"name of at most {MAX_PICTURE_NAME} characters."
+    )
 
 
 def _raw_cells(content: dict[str, Any]) -> list[Any] | None:
@@ -204,13 +220,15 @@ def _parse_cell(raw: Any) -> SubmittedCell | None:
     if source is None or cell_type not in ("code", "markdown", "raw"):
         return None
     metadata = _mapping(_mapping(raw.get("metadata")).get("nbgrader"))
+    attachments, left_out = _attachments(raw.get("attachments"))
     return SubmittedCell(
         cell_type=cell_type,
         source=source,
         grade_id=_text(metadata.get("grade_id")) or "",
         cell_id=_text(raw.get("id")) or "",
         points=_number(metadata.get("points")),
-        attachments=_attachments(raw.get("attachments")),
+        attachments=attachments,
+        pictures_left_out=left_out,
     )
 
 
@@ -230,18 +248,26 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _attachments(value: Any) -> Attachments:
-    """Return the pictures that a written answer shows."""
+def _attachments(value: Any) -> tuple[Attachments, int]:
+    """Return the pictures that a written answer shows, and how many more are left out."""
     kept: Attachments = {}
+    left_out = 0
     for name, bundle in _mapping(value).items():
-        pictures = {
-            kind: data
-            for kind, raw in _mapping(bundle).items()
-            if kind in PICTURE_TYPES and (data := _text(raw)) is not None
-        }
+        given = {kind: raw for kind, raw in _mapping(bundle).items() if kind in PICTURE_TYPES}
+        if len(kept) == MAX_PICTURES or len(name) > MAX_PICTURE_NAME:
+            left_out += len(given)
+            continue
+        pictures = {kind: data for kind, raw in given.items() if (data := _base64(raw))}
+        left_out += len(given) - len(pictures)
         if pictures:
             kept[printable(name)] = pictures
-    return kept
+    return kept, left_out
+
+
+def _base64(value: Any) -> str:
+    """Return a picture's data, or an empty string if it is too large or nothing of the kind."""
+    text = _text(value) or ""
+    return text if len(text) <= MAX_PICTURE_CHARACTERS and BASE64.fullmatch(text) else ""
 
 
 def _kernel(content: dict[str, Any]) -> str:

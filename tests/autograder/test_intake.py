@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autograder import intake
-from autograder.intake import parse_submission, read_submission, values_in
+from autograder.intake import (
+    MAX_PICTURE_CHARACTERS,
+    MAX_PICTURE_NAME,
+    MAX_PICTURES,
+    parse_submission,
+    read_submission,
+    values_in,
+)
 
 
 def notebook_bytes(*cells, **top):
@@ -123,6 +130,38 @@ def test_only_pictures_are_taken_over_as_attachments():
     cell = {"cell_type": "markdown", "source": "", "attachments": attachments}
     submission = parse_submission(notebook_bytes(cell))
     assert submission.cells[0].attachments == {"a.png": {"image/png": "QQ=="}}
+
+
+def pictures(content):
+    return {"cell_type": "markdown", "source": "", "attachments": content}
+
+
+def test_only_so_many_pictures_of_a_cell_are_taken_over():
+    many = {f"{number}.png": {"image/png": "QQ=="} for number in range(MAX_PICTURES + 2)}
+    submission = parse_submission(notebook_bytes(code("1"), pictures(many)))
+    assert list(submission.cells[1].attachments) == list(many)[:MAX_PICTURES]
+    assert submission.repairs == [
+        "2 of the pictures in cell 2 were left out: a cell can have 20, each as base64 of at most "
+        "20 MiB under a name of at most 1000 characters."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a", "QQ==\U0001f600"),
+        ("a", "\u2003QQ=="),
+        ("a", "<script>"),
+        ("a", ""),
+        ("a", "A" * (MAX_PICTURE_CHARACTERS + 1)),
+        ("a" * (MAX_PICTURE_NAME + 1), "QQ=="),
+    ],
+)
+def test_a_picture_that_is_not_base64_or_too_large_is_left_out(name, data):
+    good = {"image/png": ["QQ\n", "=="]}
+    submission = parse_submission(notebook_bytes(pictures({name: {"image/png": data}, "b": good})))
+    assert submission.cells[0].attachments == {"b": {"image/png": "QQ\n=="}}
+    assert submission.repairs[0].startswith("1 of the pictures in cell 1 were left out")
 
 
 JSON_KEYS = [
