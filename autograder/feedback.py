@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ MARK = "\n<!-- grades {} -->\n"
 MARK_AT_END = re.compile(rb"<!-- grades ([0-9a-f]{64}) -->\s*\Z")
 MARK_BYTES = 100
 ONE_LINE = 300
+# what a browser may run a script in
+PAGE_SUFFIXES = (".htm", ".html", ".mht", ".mhtml", ".shtml", ".svg", ".svgz", ".xhtml", ".xml")
 
 
 def write_feedback(
@@ -47,8 +50,11 @@ def write_feedback(
 
 
 def feedback_pages(course: Course, assignment: Assignment, student: str) -> list[Path]:
-    """Return a student's feedback pages."""
-    return sorted(course.folder("feedback", student, assignment.name).glob("*.html"))
+    """Return a student's feedback pages: those of the notebooks that were graded, and no other."""
+    folder = course.folder("feedback", student, assignment.name)
+    notebooks = course.folder("autograded", student, assignment.name).glob("*.ipynb")
+    pages = sorted(folder / f"{notebook.stem}.html" for notebook in notebooks)
+    return [page for page in pages if page.is_file() and not page.is_symlink()]
 
 
 def _is_stale(
@@ -111,9 +117,15 @@ class _PagesOfOne(GenerateFeedback):  # type: ignore[misc]
         return done
 
     def init_assignment(self, assignment_id: str, student_id: str) -> None:
-        """Copy the other files."""
+        """Copy the other files, but none that could be taken for a page of the grader's."""
         with self._noting():
             super().init_assignment(assignment_id, student_id)
+            folder = Path(self._format_dest(assignment_id, student_id))
+            for path in list(folder.rglob("*")):
+                if path.is_file() and path.suffix.lower() in PAGE_SUFFIXES:
+                    path.unlink()
+            for notebook in self.notebooks:
+                shutil.rmtree(folder / f"{Path(notebook).stem}.html", ignore_errors=True)
 
     def convert_single_notebook(self, notebook_filename: str) -> None:
         """Convert a notebook."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -159,6 +160,70 @@ def test_every_student_gets_a_page_that_the_report_links_to(graded):
     for student in submitted_students(graded, assignment):
         (page,) = feedback_pages(graded, assignment, student)
         assert f'href="../../feedback/{student}/toy/{page.name}"' in report
+
+
+@pytest.fixture
+def autograded(graded):
+    """The folder of one autograded submission, to which files may be added."""
+    folder = graded.folder("autograded", "student004", "toy")
+    before = set(folder.iterdir())
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    made_again(graded, "student004")
+
+
+def made_again(course, student):
+    """Make a student's feedback again, whatever there was."""
+    (course.folder("autograded", student, "toy") / "toy.ipynb").touch()
+    return write_feedback(course, Assignment("toy", course.root), [student])
+
+
+def write_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("<script>own()</script>")
+
+
+@pytest.mark.parametrize("handed_in", ["toy.html", "toy.html/a.txt", "toy.html/toy.html"])
+def test_what_is_handed_in_under_a_pages_name_does_not_stand_in_its_way(
+    graded, autograded, handed_in
+):
+    """Bug: a folder `toy.html` kept its student's page from being written."""
+    write_files(autograded, [handed_in])
+    assert made_again(graded, "student004") == {}
+    assert "own()" not in text_of(graded, "student004")
+
+
+def test_a_students_own_pages_are_no_feedback(graded, autograded, tmp_path):
+    """Bug: the class report linked a student's own HTML file as their feedback."""
+    assignment = Assignment("toy", graded.root)
+    pages = ["a.html", "b.HTM", "c.svg", "folder/d.xhtml", "folder.html/e.mhtml"]
+    others = ["data.csv", "folder/plot.png", "folder.html/f.txt"]
+    write_files(autograded, pages + others)
+    assert made_again(graded, "student004") == {}
+    folder = graded.folder("feedback", "student004", "toy")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"toy.html", "timestamp.txt", *others}
+    assert feedback_pages(graded, assignment, "student004") == [folder / "toy.html"]
+    # as nbgrader's own command leaves them there
+    write_files(folder, pages)
+    assert feedback_pages(graded, assignment, "student004") == [folder / "toy.html"]
+    report, _ = write_report(graded, assignment, tmp_path / "report")
+    assert set(re.findall(r'student004/toy/([^"]*)"', report.read_text())) == {"toy.html"}
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link"])
+def test_only_a_file_is_a_feedback_page(graded, autograded, tmp_path, kind):
+    """Bug: what lay under the name of a page was taken for one, whatever it was."""
+    assignment = Assignment("toy", graded.root)
+    page = graded.folder("feedback", "student004", "toy") / "toy.html"
+    page.unlink()
+    (tmp_path / "other").write_text("")
+    page.mkdir() if kind == "a folder" else page.symlink_to(tmp_path / "other")
+    assert feedback_pages(graded, assignment, "student004") == []
+    assert write_feedback(graded, assignment, ["student004"]) == {}
+    assert feedback_pages(graded, assignment, "student004") == [page]
 
 
 def test_pages_are_made_again_only_after_a_new_grading(graded):
