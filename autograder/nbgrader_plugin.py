@@ -311,6 +311,7 @@ def use_autograder(config: Config) -> None:
     config.HTMLExporter.sanitize_html = True
     config.HTMLExporter.filters = {
         "markdown2html": "autograder.safe_html.markdown_filter",
+        "highlight_code": "autograder.safe_html.code_filter",
         "clean_html": "autograder.safe_html.clean_html",
         "ansi2html": f"{plugin}.plain_text",
     }

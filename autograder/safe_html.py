@@ -16,6 +16,7 @@ from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from latex2mathml.converter import convert as latex_to_mathml
+from nbconvert.filters.highlight import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 
@@ -364,10 +365,12 @@ def _room_of_page(context: Context) -> Room:
 
 
 @pass_context
-def code_filter(context: Context, source: str, metadata: Any) -> str:
-    """Return a cell's code, coloured by nbconvert's own filter."""
-    highlight = context.environment.filters["highlight_code"]
-    return code_to_html(source, partial(highlight, metadata=metadata), _room_of_page(context))
+def code_filter(context: Context, source: str, metadata: Any = None) -> str:
+    """Stand in for nbconvert's `highlight_code`, which colours code of any length."""
+    notebook: Any = context.get("nb") or {}
+    language = notebook.get("metadata", {}).get("language_info", {})
+    colour = Highlight2HTML(language.get("pygments_lexer", language.get("name")))
+    return code_to_html(source, partial(colour, metadata=metadata), _room_of_page(context))
 
 
 def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> str:

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from tests.autograder.attack_course import active_content, all_attacks
+from autograder.safe_html import MAX_COLOURED_LINE, TOO_MUCH_CODE
+from tests.autograder.attack_course import Attack, active_content, all_attacks
 from tests.autograder.attack_feedback import FeedbackLab
 
 INJECTED = {name: attack for name, attack in all_attacks().items() if name.startswith("injected/")}
@@ -38,3 +39,13 @@ def test_injected_content_does_nothing_on_the_pages(name, lab):
     pages = lab.pages(INJECTED[name])
     assert "injected" in "".join(pages)
     assert [active_content(page) for page in pages] == [[], []]
+
+
+def test_code_that_would_take_long_is_coloured_on_neither_page(lab):
+    """Bug: formgrader's page coloured code of any length, which took minutes."""
+    dots = "." * (MAX_COLOURED_LINE + 1)
+    for page in lab.pages(Attack("own/long_code", "Writes long code", (dots,))):
+        assert page.count(TOO_MUCH_CODE) == 1
+        assert f"{dots}</pre>" in page
+        # the test's own code
+        assert '<span class="k">assert</span>' in page

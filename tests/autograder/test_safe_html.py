@@ -1,4 +1,5 @@
 import jinja2
+import nbformat
 import pandas
 import pytest
 from bs4 import BeautifulSoup
@@ -28,6 +29,7 @@ from autograder.safe_html import (
     Room,
     clean_html,
     clean_student_html,
+    code_filter,
     code_to_html,
     markdown_filter,
     markdown_to_html,
@@ -405,3 +407,17 @@ def test_code_in_markdown_that_would_take_long_is_not_coloured(monkeypatch, lang
     )
     assert "<span" not in markdown_to_html(FENCED.format(language, code), room=Room(work))
     assert lexed == []
+
+
+def test_code_is_coloured_as_the_notebooks_language_within_the_room_of_the_page():
+    environment = jinja2.Environment()
+    environment.filters["highlight_code"] = code_filter
+    page = environment.from_string("{{ 'let x' | highlight_code(metadata={}) }}" * 2)
+    javascript = nbformat.v4.new_notebook(metadata={"language_info": {"name": "javascript"}})
+    assert page.render(nb=javascript).count('<span class="kd">let</span>') == 2
+    python = nbformat.v4.new_notebook()
+    assert page.render(nb=python).count('<span class="n">let</span>') == 2
+    # the lexer's work and that of three elements in another
+    room = Room(len("let x") * (1 + COLOURING_WORK) + 12 * MARK_WORK)
+    resources = {safe_html.ROOM: room}
+    assert page.render(nb=python, resources=resources).count('<span class="n">let</span>') == 1
