@@ -190,9 +190,9 @@ def _parse_content(content: dict[str, Any], repairs: list[str]) -> Submission:
 
 def _sentence_on_pictures(cell_number: int, left_out: int) -> str:
     return (
-        f"{left_out} of the pictures in cell {cell_number} were left out: a cell can have "
-        f"{MAX_PICTURES}, each as base64 of at most {MAX_PICTURE_CHARACTERS // 2**20} MiB under a "
-        f"name of at most {MAX_PICTURE_NAME} characters."
+        f"Pictures left out of cell {cell_number}: {left_out} (a cell can have {MAX_PICTURES}, "
+        f"each as base64 of at most {MAX_PICTURE_CHARACTERS // 2**20} MiB under a name of at most "
+        f"{MAX_PICTURE_NAME} characters)."
     )
 
 

@@ -141,8 +141,8 @@ def test_only_so_many_pictures_of_a_cell_are_taken_over():
     submission = parse_submission(notebook_bytes(code("1"), pictures(many)))
     assert list(submission.cells[1].attachments) == list(many)[:MAX_PICTURES]
     assert submission.repairs == [
-        "2 of the pictures in cell 2 were left out: a cell can have 20, each as base64 of at most "
-        "20 MiB under a name of at most 1000 characters."
+        "Pictures left out of cell 2: 2 (a cell can have 20, each as base64 of at most 20 MiB "
+        "under a name of at most 1000 characters)."
     ]
 
 
@@ -161,7 +161,7 @@ def test_a_picture_that_is_not_base64_or_too_large_is_left_out(name, data):
     good = {"image/png": ["QQ\n", "=="]}
     submission = parse_submission(notebook_bytes(pictures({name: {"image/png": data}, "b": good})))
     assert submission.cells[0].attachments == {"b": {"image/png": "QQ\n=="}}
-    assert submission.repairs[0].startswith("1 of the pictures in cell 1 were left out")
+    assert submission.repairs[0].startswith("Pictures left out of cell 1: 1 (")
 
 
 JSON_KEYS = [
