@@ -81,13 +81,14 @@ TOO_MUCH_MARKDOWN = "[Markdown that is too long or has too many marks; its sourc
 ROOM = "room for markup"
 LINK = re.compile(r"(?:https?://|file:///|mailto:|#)", re.IGNORECASE)
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif);base64,[A-Za-z0-9+/=\s]*\Z")
-# no "<" but the first, so that looking for the end stops at the next tag
+# no "<" but the first, so that looking for the end stops at the next tag; no group is possessive,
+# for before Python 3.11.5 such a group keeps what its last, failed round has read
 TAG = re.compile(
     r"</?[a-zA-Z][a-zA-Z0-9:_-]*+"
-    r"(?:[\s/]++[^\s<>/=\"'`]++(?:\s*+=\s*+(?:\"[^\"<]*+\"|'[^'<]*+'|[^\s<>\"'=`]++))?+)"
-    rf"{{0,{MAX_TAG_ATTRIBUTES}}}+\s*+/?+>"
+    r"(?:[\s/]++[^\s<>/=\"'`]++(?:\s*+=\s*+(?:\"[^\"<]*+\"|'[^'<]*+'|[^\s<>\"'=`]++))?)"
+    rf"{{0,{MAX_TAG_ATTRIBUTES}}}\s*+/?>"
 )
-COMMENT = r"<!--(?:[^-]|-(?!->))*+(?:-->|\Z)|<![a-zA-Z][^<>]*+>"
+COMMENT = r"<!--(?s:.)*?(?:-->|\Z)|<![a-zA-Z][^<>]*+>"
 MARKUP = re.compile(rf"(?P<tag>{TAG.pattern})|{COMMENT}|<")
 
 

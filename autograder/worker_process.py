@@ -155,7 +155,7 @@ class WorkerServer:
     def close(self) -> None:
         """End the server, and what it is loading."""
         hang_up(self.connection)
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.wait(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:

@@ -30,7 +30,8 @@ from autograder.worker_process import INTERRUPTS, TRUSTED_SECONDS, Outcome, Requ
 def main() -> None:
     """Fork a worker for each connection that comes, until nobody is left to ask for one."""
     client = Connection(int(sys.argv[1]))
-    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
+    signal.signal(signal.SIGTERM, lambda *_: _end())
+    with contextlib.suppress(EOFError, OSError):
         while True:
             if client.recv_bytes() == b"fork":
                 _fork(client)
@@ -46,6 +47,7 @@ def _fork(client: Connection) -> None:
     _prepare((function, root, content))
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         client.close()
         try:
             work(connection, core)
@@ -89,6 +91,7 @@ def work(connection: Connection, core: bytes) -> NoReturn:
 
 def _end() -> NoReturn:
     """End this process at once: to take torch apart takes half a second."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     atexit._run_exitfuncs()
     sys.stderr.flush()
     os._exit(0)
