@@ -8,6 +8,7 @@ gallery of cells in both, and prints every cell whose outputs differ. Writes
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from autograder.engine import Limits, NotebookRun
+from autograder.fork_server import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
 GALLERY = [
@@ -155,6 +157,8 @@ def _plain(text: str) -> str:
 
 def main() -> None:
     """Compare, print and write."""
+    # a kernel started from an activated environment would find commands that a submission does not
+    os.environ["PATH"] = ENVIRONMENT["PATH"]
     counts: Counter[str] = Counter()
     differences = []
     seconds = {"kernel": 0.0, "autograder": 0.0}
