@@ -129,6 +129,12 @@ def test_root_in_a_namespace_without_other_users_is_told_that_it_cannot_confine(
     assert ("no other user to become" in missing) == (os.getuid() == 0)
 
 
+def test_root_of_a_kernel_without_user_namespaces_can_become_anybody(monkeypatch, tmp_path):
+    monkeypatch.setattr(confinement, "OWN_STATUS", tmp_path)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert confinement.users_of_their_own.__wrapped__()
+
+
 def test_an_interpreter_that_is_named_by_way_of_another_folder_can_be_confined(tmp_path):
     """Once `../course/.venv/bin/python -m autograder` found no interpreter in the sandbox."""
     roundabout = str(tmp_path / os.path.relpath(sys.executable, tmp_path))
