@@ -210,13 +210,14 @@ def start_and_rate(course: BenchmarkCourse, few: int, *options: str) -> dict[str
     course.take(everyone)
     measured = course.run("autograder", "grade", course.assignment, "--force", *options)
     count = len(everyone)
-    rate = (measured.seconds - first.seconds) / max(count - few, 1)
+    more = max(count - few, 1)
+    rate = (measured.seconds - first.seconds) / more
     return {
         "submissions": count,
         "seconds": measured.seconds,
         "start_seconds": first.seconds - few * rate,
         "seconds_a_submission": rate,
-        "main_seconds_a_submission": measured.main_cpu_seconds / count,
+        "main_seconds_a_submission": (measured.main_cpu_seconds - first.main_cpu_seconds) / more,
     }
 
 
