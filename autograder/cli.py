@@ -64,6 +64,7 @@ exit status:
   130  stopped by Ctrl-C or SIGTERM; what was done is recorded, and the same command goes on from
        there, unless it has --force
 """
+WORKERS = "processes (default: one a core)"
 # one long name must not take the room of what happened to all
 NAME_WIDTH = 32
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--student", type=_not_empty, help="grade this student only")
     command.add_argument("--force", action="store_true", help="grade again what has not changed")
     place = command.add_mutually_exclusive_group()
-    place.add_argument("--workers", type=_positive_int, help="processes (default: one a core)")
+    place.add_argument("--workers", type=_positive_int, help=WORKERS)
     place.add_argument(
         "--scheduler",
         type=_not_empty,
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output", type=_path, help="default: reports/ASSIGNMENT, where the autograded folder is"
     )
+    command.add_argument("--workers", type=_positive_int, help=WORKERS)
     _add_gradebook_option(command)
 
     command = commands.add_parser("release", help="make the student's notebooks from the sources")
@@ -401,7 +403,7 @@ def _report(options: argparse.Namespace) -> int:
         with _progress(Console(stderr=True)) as progress:
             task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
             failed = write_feedback(
-                course, assignment, students, lambda student: progress.advance(task)
+                course, assignment, students, lambda _: progress.advance(task), options.workers
             )
     for path in write_report(course, assignment, folder):
         print(path)

@@ -1,13 +1,16 @@
-"""Writes the feedback pages through nbgrader's own converter."""
+"""Writes the feedback pages through nbgrader's own converter, many students side by side."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from nbgrader.converters import GenerateFeedback
 from nbgrader.converters.base import NbGraderException
 
 from autograder.assignment import Assignment
-from autograder.course import Course
+from autograder.course import Course, quiet_nbgrader
+from autograder.executors import LocalPool
 from autograder.grades import grade_digests
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,8 @@ MARK = "\n<!-- grades {} -->\n"
 MARK_AT_END = re.compile(rb"<!-- grades ([0-9a-f]{64}) -->\s*\Z")
 MARK_BYTES = 100
 ONE_LINE = 300
+# the pages of so few students are made before other processes are ready for them
+FEW = 8
 # what a browser may run a script in
 PAGE_SUFFIXES = (".htm", ".html", ".mht", ".mhtml", ".shtml", ".svg", ".svgz", ".xhtml", ".xml")
 
@@ -33,20 +39,80 @@ def write_feedback(
     assignment: Assignment,
     students: Sequence[str],
     progress: Callable[[str], None] = lambda student: None,
+    workers: int | None = None,
 ) -> dict[str, str]:
-    """Write the pages that are missing or out of date; return why whose could not be written."""
+    """Write the pages that are missing or out of date; return why whose could not be written.
+
+    Those of many students are made by `workers` processes, one a core if it is None.
+    """
     with course.gradebook() as gradebook:
         digests = grade_digests(gradebook, assignment.name)
     failed = {}
+    stale = []
     for student in students:
+        if _is_stale(course, assignment, student, digests):
+            stale.append(student)
+        else:
+            progress(student)
+    for student, reason in _written(course, assignment, stale, digests, workers):
         progress(student)
-        if not _is_stale(course, assignment, student, digests):
-            continue
-        reason = _write_pages(course, assignment, student, digests)
         if reason:
             log.warning("%r: no feedback page could be made: %s", student, reason)
             failed[student] = reason
     return failed
+
+
+def _written(
+    course: Course,
+    assignment: Assignment,
+    students: Sequence[str],
+    digests: Mapping[tuple[str, str], str],
+    workers: int | None,
+) -> Iterator[tuple[str, str]]:
+    """Write students' pages; yield each when it is done, with why it could not be, if so."""
+    if len(students) <= FEW:
+        for student in students:
+            yield student, _write_pages(course, assignment.name, student, digests)
+        return
+    setting = [str(course.settings_file.parent), course.directory().db_url, assignment.name]
+    marks: dict[str, dict[str, str]] = {student: {} for student in students}
+    for (student, notebook), digest in digests.items():
+        marks.setdefault(student, {})[notebook] = digest
+    with LocalPool(workers) as pool:
+        students_of: dict[Future[bytes], str] = {}
+        for student in students:
+            request = json.dumps([*setting, student, marks[student]]).encode()
+            students_of[pool.submit(write_pages, request)] = student
+        for future in as_completed(students_of):
+            yield students_of[future], _reason_in(future)
+
+
+def _reason_in(future: Future[bytes]) -> str:
+    try:
+        return future.result().decode()
+    except Exception as error:  # the other students' pages must follow whatever happens
+        return _one_line(error)
+
+
+def write_pages(request: bytes) -> bytes:
+    """Write the pages that a request names; return why it could not be done, or nothing."""
+    root, db_url, assignment, student, marks = json.loads(request)
+    digests = {(student, name): digest for name, digest in marks.items()}
+    return _write_pages(_course_at(root, db_url), assignment, student, digests).encode()
+
+
+def prepare(request: bytes) -> None:
+    """Load what such requests need."""
+    _course_at(*json.loads(request)[:2])
+
+
+@cache
+def _course_at(root: str, db_url: str) -> Course:
+    """Return the course as another process has it, to which a gradebook may have been named."""
+    quiet_nbgrader()
+    course = Course.load(Path(root))
+    course.config.CourseDirectory.db_url = db_url
+    return course
 
 
 def feedback_pages(course: Course, assignment: Assignment, student: str) -> list[Path]:
@@ -106,8 +172,7 @@ class _PagesOfOne(GenerateFeedback):  # type: ignore[misc]
         try:
             yield
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            self.reason = what + text[:ONE_LINE]
+            self.reason = what + _one_line(error)
             raise
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:
@@ -139,12 +204,16 @@ class _PagesOfOne(GenerateFeedback):  # type: ignore[misc]
         super().write_single_notebook(output + mark, resources)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:ONE_LINE]
+
+
 def _write_pages(
-    course: Course, assignment: Assignment, student: str, digests: Mapping[tuple[str, str], str]
+    course: Course, assignment: str, student: str, digests: Mapping[tuple[str, str], str]
 ) -> str:
     """Write a student's pages; return why it could not be done, or an empty string."""
     config: Any = copy.deepcopy(course.config)
-    config.CourseDirectory.assignment_id = assignment.name
+    config.CourseDirectory.assignment_id = assignment
     config.CourseDirectory.student_id = student
     converter = course.converter(_PagesOfOne, config)
     converter.force = True

@@ -204,8 +204,8 @@ class WorkerProcess:
         if status == -signal.SIGPROF:
             return f"the grader's own work on it took more than {TRUSTED_SECONDS} seconds"
         if status < 0:
-            return f"the process that graded it was ended by {signal.Signals(-status).name}"
-        return f"the process that graded it ended with status {status}"
+            return f"the process that worked on it was ended by {signal.Signals(-status).name}"
+        return f"the process that worked on it ended with status {status}"
 
     def alive(self) -> bool:
         """Tell whether the process can take another request."""

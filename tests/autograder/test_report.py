@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from sqlalchemy import event
 
+from autograder import feedback
 from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages, write_feedback
@@ -287,6 +288,53 @@ def test_why_a_page_could_not_be_made_is_returned(toy_course, hand_in):
     (folder / "toy.ipynb").write_text("not JSON")
     failed = write_feedback(toy_course, Assignment("toy", toy_course.root), ["ada"])
     assert "toy.ipynb: NotJSONError: Notebook does not appear to be JSON" in failed["ada"]
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Have the pages of any number of students made by other processes, and none here."""
+    monkeypatch.setattr(feedback, "FEW", 0)
+    monkeypatch.setattr(feedback, "_write_pages", None)
+
+
+def test_the_pages_of_many_are_made_side_by_side(graded, many):
+    students = [f"student{number:03}" for number in range(5, 10)]
+    before = {student: text_of(graded, student) for student in students}
+    for student in students:
+        (graded.folder("autograded", student, "toy") / "toy.ipynb").touch()
+        feedback_pages(graded, Assignment("toy", graded.root), student)[0].unlink()
+    done = []
+    assert write_feedback(graded, Assignment("toy", graded.root), students, done.append, 2) == {}
+    assert sorted(done) == students
+    assert {student: text_of(graded, student) for student in students} == before
+
+
+HOOK = """
+import os, signal
+
+def end(student, **names):
+    if student == "student002":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+c.GenerateFeedback.pre_convert_hook = end
+"""
+
+
+def test_a_process_that_ends_costs_one_student_their_page(graded, many, tmp_path):
+    shutil.copytree(graded.root, tmp_path / "course")
+    with (tmp_path / "course/nbgrader_config.py").open("a") as file:
+        file.write(HOOK)
+    course, students = Course.load(tmp_path / "course"), ["student001", "student002", "student003"]
+    assignment = Assignment("toy", course.root)
+    for student in students:
+        (course.folder("autograded", student, "toy") / "toy.ipynb").touch()
+    (course.folder("autograded", "student003", "toy") / "toy.ipynb").write_text("not JSON")
+    failed = write_feedback(course, assignment, students, workers=1)
+    assert feedback_pages(course, assignment, "student001")
+    assert sorted(failed) == ["student002", "student003"]
+    ended = "WorkerEndedError: the process that worked on it was ended by SIGKILL"
+    assert failed["student002"] == ended
+    assert failed["student003"].startswith("toy.ipynb: NotJSONError: ")
 
 
 def test_no_page_holds_hidden_source_or_runs_a_script(graded):
