@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jinja2 import BytecodeCache, Environment
+from jinja2.bccache import Bucket
 from nbconvert.exporters import HTMLExporter, NotebookExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbconvert.filters.ansi import strip_ansi
@@ -221,10 +223,35 @@ class RecordScores(SaveAutoGrades):  # type: ignore[misc]
         self.gradebook.db.commit()
 
 
+class CompiledTemplates(BytecodeCache):
+    """Keeps templates compiled: nbgrader makes a new exporter for each student."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Take what was compiled, unless the template has changed."""
+        if bucket.key in self.known:
+            bucket.bytecode_from_string(self.known[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep what was compiled."""
+        self.known[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED_TEMPLATES = CompiledTemplates()
+
+
 class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
     """Renders the feedback page: no script, nothing fetched, light and dark."""
 
     parent: BaseConverter
+
+    def _create_environment(self) -> Environment:
+        """Make the environment of templates, with what another exporter has compiled."""
+        environment: Environment = super()._create_environment()
+        environment.bytecode_cache = COMPILED_TEMPLATES
+        return environment
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
         """Add the filters for sentences and for code."""

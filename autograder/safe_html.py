@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,9 @@ MAX_COLOURED_CHARACTERS = 20_000
 PYTHON = _words("python python3 py py3 ipython ipython3")
 MAX_PAGE_PICTURE_CHARACTERS = 32 * 2**20
 MAX_SOURCE_SHOWN = 20_000
+# what stands in the notebook of every student is made into HTML once
+KEPT_TEXTS = 256
+MAX_KEPT_CHARACTERS = 100_000
 PICTURE_LEFT_OUT = "[picture left out: too many on one page]"
 TOO_MUCH_HTML = "[HTML with too many tags; its source:]"
 TOO_MUCH_CODE = "[Code that is too long to be coloured:]"
@@ -116,11 +120,13 @@ class Room:
 
     left: int = MAX_OUTPUTS_WORK
     pictures: int = MAX_PAGE_PICTURE_CHARACTERS
+    refused: int = 0
 
     def take(self, text: str, marks: float) -> None:
         """Lessen the room by the work of a text; raise `TooMuchMarkupError` if it has no place."""
         work = len(text) + round(MARK_WORK * marks)
         if work > self.left:
+            self.refused += 1
             raise TooMuchMarkupError
         self.left -= work
 
@@ -129,7 +135,32 @@ class Room:
         work = round(MARK_WORK * marks)
         self.left, left = max(0, self.left - work), self.left
         if work > left:
+            self.refused += 1
             raise TooMuchMarkupError
+
+
+# HTML by kind and text, with the room that it takes; what was used last comes last
+_kept: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
+
+
+def _once(kind: str, text: str, room: Room, render: Callable[[], str]) -> str:
+    """Return what `render` makes of a text: from before, if the room has a place for it.
+
+    Nothing is kept that lacks something for want of room.
+    """
+    key = kind, text
+    shown, work = _kept.get(key, ("", room.left + 1))
+    if work <= room.left:
+        _kept.move_to_end(key)
+        room.left -= work
+        return shown
+    left, refused = room.left, room.refused
+    shown = render()
+    if room.refused == refused and sum(map(len, (*key, shown))) <= MAX_KEPT_CHARACTERS:
+        _kept[key] = shown, left - room.left
+        if len(_kept) > KEPT_TEXTS:
+            _kept.popitem(last=False)
+    return shown
 
 
 def clean_html(text: str | bytes) -> str:
@@ -354,7 +385,9 @@ def _markdown_marks(source: str) -> int:
 def markdown_filter(context: Context, source: str) -> str:
     """Stand in for nbconvert's `markdown2html`, which lets scripts through."""
     cell: Any = context.get("cell") or {}
-    return markdown_to_html(source, cell.get("attachments"), _room_of_page(context))
+    attachments, room = cell.get("attachments"), _room_of_page(context)
+    render = partial(markdown_to_html, source, attachments, room)
+    return render() if attachments else _once("Markdown", source, room, render)
 
 
 def _room_of_page(context: Context) -> Room:
@@ -370,8 +403,10 @@ def code_filter(context: Context, source: str, metadata: Any = None) -> str:
     """Stand in for nbconvert's `highlight_code`, which colours code of any length."""
     notebook: Any = context.get("nb") or {}
     language = notebook.get("metadata", {}).get("language_info", {})
-    colour = Highlight2HTML(language.get("pygments_lexer", language.get("name")))
-    return code_to_html(source, partial(colour, metadata=metadata), _room_of_page(context))
+    lexer, room = language.get("pygments_lexer", language.get("name")), _room_of_page(context)
+    colour = partial(Highlight2HTML(lexer), metadata=metadata)
+    kind = repr((lexer, (metadata or {}).get("magics_language")))
+    return _once(kind, source, room, partial(code_to_html, source, colour, room))
 
 
 def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> str:

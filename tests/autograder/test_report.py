@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
+import jinja2
 import nbformat
 import pytest
 from sqlalchemy import event
@@ -18,6 +19,7 @@ from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages, write_feedback
 from autograder.grades import Cell, grade_digests
 from autograder.grading import Batch, submitted_students
+from autograder.nbgrader_plugin import COMPILED_TEMPLATES
 from autograder.record import Record
 from autograder.report import (
     check_rates,
@@ -288,6 +290,22 @@ def test_why_a_page_could_not_be_made_is_returned(toy_course, hand_in):
     (folder / "toy.ipynb").write_text("not JSON")
     failed = write_feedback(toy_course, Assignment("toy", toy_course.root), ["ada"])
     assert "toy.ipynb: NotJSONError: Notebook does not appear to be JSON" in failed["ada"]
+
+
+def test_templates_are_compiled_for_the_first_page_alone(graded, monkeypatch):
+    compiled, generate = [], jinja2.Environment._generate
+
+    def counted(*given, **named):
+        compiled.append(given)
+        return generate(*given, **named)
+
+    monkeypatch.setattr(COMPILED_TEMPLATES, "known", {})
+    monkeypatch.setattr(jinja2.Environment, "_generate", counted)
+    made_again(graded, "student005")
+    first = len(compiled)
+    assert first >= 5
+    made_again(graded, "student006")
+    assert len(compiled) == first
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import jinja2
 import nbformat
 import pandas
@@ -11,12 +13,14 @@ from autograder import safe_html
 from autograder.safe_html import (
     ATTRIBUTES,
     COLOURING_WORK,
+    KEPT_TEXTS,
     LINK,
     MARK_WORK,
     MATHML_ATTRIBUTES,
     MATHML_TAGS,
     MAX_COLOURED_LINE,
     MAX_HTML_MARKS,
+    MAX_KEPT_CHARACTERS,
     MAX_MARKDOWN_CHARACTERS,
     MAX_PAGE_WORK,
     MAX_SOURCE_SHOWN,
@@ -334,6 +338,76 @@ def test_the_cells_of_a_page_share_its_room():
     assert page.render(resources=resources).count("<math") == 1
     assert page.render(resources={}).count("<math") == 2
     assert page.render().count("<math") == 2
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    kept = OrderedDict()
+    monkeypatch.setattr(safe_html, "_kept", kept)
+    return kept
+
+
+@pytest.fixture
+def page():
+    """Render one piece of Markdown and one of code in a room, with a cell's attachments."""
+    environment = jinja2.Environment()
+    environment.filters.update(markdown=markdown_filter, code=code_filter)
+    template = environment.from_string("{{ text | markdown }}{{ text | code(metadata) }}")
+
+    def render(text, room, **names):
+        return template.render(text=text, resources={safe_html.ROOM: room}, **names)
+
+    return render
+
+
+def test_what_every_notebook_holds_is_rendered_once_and_takes_its_room_each_time(
+    kept, page, monkeypatch
+):
+    rooms = [Room(), Room(), Room(10_000)]
+    shown = page("*a* $x$", rooms[0])
+    assert "<math" in shown
+    assert '<span class="o">' in shown
+    for name in ("markdown_to_html", "code_to_html"):
+        monkeypatch.setattr(safe_html, name, lambda *_: pytest.fail("it was rendered again"))
+    assert [page("*a* $x$", room) for room in rooms[1:]] == [shown, shown]
+    assert rooms[0] == rooms[1] != Room()
+    assert Room().left - rooms[1].left == 10_000 - rooms[2].left
+
+
+def test_what_lacks_something_for_want_of_room_is_not_kept(kept, page):
+    shown = page("*a* $x$", Room())
+    assert len(kept) == 2
+    # known, and yet too much for this page
+    assert "<math" not in page("*a* $x$", Room(500))
+    for left in range(0, 6_000, 50):
+        kept.clear()
+        page("*a* $x$", Room(left))
+        assert page("*a* $x$", Room()) == shown
+
+
+def test_what_looks_otherwise_in_another_notebook_is_rendered_for_each(kept, page):
+    javascript = {"metadata": {"language_info": {"name": "javascript"}}}
+    picture = {"attachments": {"a": {"image/png": "QUJD"}}}
+    text = "![let](attachment:a)"
+    plain = page(text, Room())
+    assert page(text, Room(), nb=javascript) != plain
+    assert page(text, Room(), metadata={"magics_language": "html"}) != plain
+    assert "data:image/png;base64,QUJD" in page(text, Room(), cell=picture)
+    assert "data:image" not in page(text, Room())
+
+
+def test_little_is_kept_and_what_was_used_last(kept, page):
+    page("first", Room())
+    for number in range(KEPT_TEXTS // 2 - 1):
+        page(str(number), Room())
+    page("first", Room())
+    assert len(kept) == KEPT_TEXTS
+    page("another", Room())
+    assert len(kept) == KEPT_TEXTS
+    assert [text for _, text in kept][-4:] == ["first", "first", "another", "another"]
+    assert "0" not in {text for _, text in kept}
+    page("x" * MAX_KEPT_CHARACTERS, Room())
+    assert "x" not in {text[:1] for _, text in kept}
 
 
 def test_code_is_coloured_where_that_is_quick():
