@@ -16,6 +16,8 @@ plain   the autograder on those same asserts, without hidden checks; its scores 
 dask    `autograder grade --scheduler` with workers in processes of their own, and what a task costs
         beside its work
 memory  the proportional set size of all processes of `autograder grade`, over time
+feedback   `autograder report`, all pages and the class report, beside stock
+        `nbgrader generate_feedback` for `--stock` of the submissions
 
 Start-up is told apart by grading a few submissions first: rate and start-up are the line through
 both. Each part is kept in `benchmarks/results/grading.json` until it is measured again; the tables
@@ -51,7 +53,8 @@ from autograder.executors import open_executor  # noqa: E402
 from autograder.work import Setting, Work, grade_bytes  # noqa: E402
 from tests.autograder.dask_cluster import DaskCluster, descendants  # noqa: E402
 
-PARTS = ("local", "nbgrader", "stock", "plain", "dask", "memory")
+PARTS = ("local", "nbgrader", "stock", "plain", "dask", "memory", "feedback")
+BY_SIZE = ("local", "dask", "memory", "feedback")
 UNDAMAGED = ("solution", "equivalent", "misconception", "several")
 DAMAGED = 21
 COMMANDS = Path(sys.executable).parent
@@ -67,6 +70,7 @@ c.CourseDirectory.source_directory = "course/source"
 c.CourseDirectory.release_directory = "exercises"
 c.CourseDirectory.submitted_directory = "course/submitted"
 c.CourseDirectory.autograded_directory = "course/autograded"
+c.CourseDirectory.feedback_directory = "course/stock_feedback"
 c.CourseDirectory.db_url = f"sqlite:///{ROOT}/course/gradebook.db"
 """
 # what the table on paper is about
@@ -282,6 +286,21 @@ def measure_plain(course: BenchmarkCourse, options: argparse.Namespace) -> dict[
     }
 
 
+def measure_feedback(course: BenchmarkCourse, options: argparse.Namespace) -> dict[str, object]:
+    students = course.students()
+    course.run("autograder", "grade", course.assignment)
+    few = students[: options.stock]
+    others = f"c.CourseDirectory.student_id_exclude = {','.join(students[options.stock :])!r}"
+    with another_configuration(course, f"{STOCK_CONFIG}{others}\n"):
+        measured = course.run("nbgrader", "generate_feedback", course.assignment, "--force")
+    found = {"stock": {"submissions": len(few), "seconds": measured.seconds}}
+    for workers in options.workers:
+        shutil.rmtree(course.folder / "course" / "feedback", ignore_errors=True)
+        measured = course.run("autograder", "report", course.assignment, f"--workers={workers}")
+        found[f"{workers}"] = {"submissions": len(students), "seconds": measured.seconds}
+    return found
+
+
 @contextlib.contextmanager
 def another_configuration(course: BenchmarkCourse, text: str):
     path = course.folder / "nbgrader_config.py"
@@ -363,7 +382,7 @@ def measure(course: BenchmarkCourse, options: argparse.Namespace, known: dict) -
         course.take(course.students())
         found = globals()[f"measure_{part}"](course, options)
         size = len(course.students())
-        key = f"{part} {size}" if part in ("local", "dask", "memory") else part
+        key = f"{part} {size}" if part in BY_SIZE else part
         known[key] = {"run": run, "cores": len(os.sched_getaffinity(0)), **found}
         known["kinds"] = course.kinds()
         RESULTS.parent.mkdir(exist_ok=True)
@@ -379,6 +398,8 @@ def tables(known: dict) -> list[Table]:
         made.append(memory_table(known))
     if any(key.startswith("dask") for key in known):
         made.append(dask_table(known))
+    if any(key.startswith("feedback") for key in known):
+        made.append(feedback_table(known))
     if best_local(known):
         made.append(paper_table(known))
     return made
@@ -463,6 +484,22 @@ def dask_table(known: dict) -> Table:
             for count, row in part.items():
                 if isinstance(row, dict):
                     table.add_row(f"Dask, workers: {count}", f"{1000 * row['task']:.2f}")
+    return table
+
+
+def feedback_table(known: dict) -> Table:
+    """What a feedback page takes, start-up and class report included."""
+    table = Table("feedback pages by", "pages", "s in all", "s each", "stock / this", "run",
+                  title="Feedback")  # fmt: skip
+    for key, part in known.items():
+        if key.startswith("feedback"):
+            stock = part["stock"]["seconds"] / part["stock"]["submissions"]
+            for name, row in part.items():
+                if isinstance(row, dict):
+                    each = row["seconds"] / row["submissions"]
+                    way = "stock nbgrader" if name == "stock" else f"autograder, workers: {name}"
+                    table.add_row(way, str(row["submissions"]), f"{row['seconds']:.1f}",
+                                  f"{each:.3f}", f"{stock / each:.1f}", part["run"])  # fmt: skip
     return table
 
 
