@@ -79,6 +79,7 @@ FORBIDDEN_CALLS = (
     "kexec_file_load",
     "kexec_load",
     "keyctl",
+    "landlock_create_ruleset",
     "memfd_create",
     "memfd_secret",
     "mknod",
@@ -119,7 +120,10 @@ FORBIDDEN_CALLS = (
     "unshare",
     "userfaultfd",
     "vhangup",
+    "vmsplice",
 )
+SETXATTRAT = 463  # which libseccomp may be too old to know by name
+ATTRIBUTE_CALLS = ("setxattr", "lsetxattr", "fsetxattr", SETXATTRAT)
 NEW_NAMESPACE_FLAGS = 0x7E020080
 AF_UNIX = 1
 MAP_SHARED = 0x01
@@ -127,7 +131,9 @@ MAP_ANONYMOUS = 0x20
 # the places of the arguments that decide, and the values that are refused; of each, 32 bits count
 FORBIDDEN_ARGUMENTS: tuple[tuple[str, dict[int, int]], ...] = (
     ("ioctl", {1: 0x5412}),  # TIOCSTI types into a terminal
-    ("prctl", {0: 22}),  # PR_SET_SECCOMP has the kernel compile a program, of which it holds few
+    # PR_SET_SECCOMP has the kernel compile a program, of which it holds few; PR_SCHED_CORE keeps
+    # others from the same core; PR_FUTEX_HASH takes a gigabyte of the kernel's memory
+    *(("prctl", {0: option}) for option in (22, 62, 78)),
     *(
         ("setsockopt", {1: 1, 2: option})
         # SO_ATTACH_FILTER, SO_ATTACH_BPF and their kind for several sockets do the same
@@ -310,6 +316,9 @@ def forbidden_calls_program() -> bytes:
     refuse = pyseccomp.ERRNO(errno.EPERM)
     for name in FORBIDDEN_CALLS:
         allow.add_rule(refuse, name)
+    # access lists are memory that no limit counts; `cp -p` goes on where a file system has none
+    for call in ATTRIBUTE_CALLS:
+        allow.add_rule(pyseccomp.ERRNO(errno.ENOTSUP), call)
     # glibc falls back to clone, whose flags the filter can read, when clone3 is not there
     allow.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     for bit in range(32):

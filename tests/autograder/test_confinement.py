@@ -103,6 +103,18 @@ def test_an_attempt_is_stopped_for_an_ordinary_user(name, stopped_for_an_ordinar
     assert stopped_for_an_ordinary_user[name]
 
 
+def test_a_file_is_copied_with_its_mode_though_it_can_have_no_access_list():
+    source = "open('a', 'w').close()\n!chmod 640 a && cp -p a b && stat -c %a b"
+    run = NotebookRun(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), None, limits=LIMITS
+    )
+    try:
+        (output,) = run.run_cells().outputs[0]
+    finally:
+        run.close()
+    assert output["text"].split() == ["640"]
+
+
 ROOT_OF_A_NAMESPACE = ["unshare", "--user", "--map-root-user", sys.executable, "-c"]
 
 
