@@ -23,6 +23,8 @@ SECRET_FOLDERS = ("solutions", "tests", "lossref", "autograder", "course")
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
+    # the number of a submission's user has no name
+    "USER": "student",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -30,6 +32,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     # one heap for all, which `child/libraries.py` packs and has in large pages
     "PYTHONMALLOC": "malloc",
+    # `torch.compile` would make headers that are larger than a file may be
+    "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
 }
 # a server that still loads its libraries, or whose warm processes go on, does not end by itself
 END_SECONDS = 1

@@ -119,6 +119,8 @@ def _rehearse(shell: NotebookShell, slow_cells: Sequence[str]) -> None:
     for source in TRACEBACK_CELLS:
         run_cell(shell, source)
     shell.reset(new_session=True)
+    # what `multiprocessing` asks `__main__` for where it starts a new interpreter
+    shell.user_ns["__spec__"] = None
 
 
 def load_modules(modules: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import io
 import os
 import sys
 import tempfile
@@ -115,7 +116,7 @@ def _without_text(output: Output) -> Output:
     return {**output, "data": {"text/plain": note}, "metadata": {}}
 
 
-class RecordedStream:
+class RecordedStream(io.TextIOBase):
     """Stands for `sys.stdout` or `sys.stderr`."""
 
     encoding = "utf-8"
@@ -134,25 +135,13 @@ class RecordedStream:
         self.recorder.write(self.stream, text)
         return len(text)
 
-    def writelines(self, lines: list[str]) -> None:
-        """Record each line."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Do nothing: nothing is held back."""
-
-    def isatty(self) -> bool:
-        """Return False, as a notebook's streams do."""
-        return False
+    def fileno(self) -> int:
+        """Return the descriptor that is recorded too, for what a library or a program writes."""
+        return 1 if self.stream == "stdout" else 2
 
     def writable(self) -> bool:
         """Return True."""
         return True
-
-    def readable(self) -> bool:
-        """Return False."""
-        return False
 
 
 class RecordingDisplayPublisher(DisplayPublisher):  # type: ignore[misc]

@@ -1,5 +1,6 @@
 import platform
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -416,6 +417,39 @@ def test_the_outputs_are_those_that_jupyter_shows():
     assert verdict.outputs[2][0]["ename"] == "ZeroDivisionError"
     assert "image/png" in verdict.outputs[3][0]["data"]
     assert verdict.outputs[6][0]["text"].split() == ["from", "a", "subprocess"]
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("import subprocess, sys\nsubprocess.run(['echo', 'hi'], stdout=sys.stdout);", "hi\n"),
+        ("import faulthandler\nfaulthandler.enable()\nprint('enabled')", "enabled\n"),
+        ("import io, sys\nprint(isinstance(sys.stdout, io.TextIOBase))", "True\n"),
+        (
+            "import multiprocessing, math\n"
+            "with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+            "    print(pool.map(math.sqrt, [4]))",
+            "[2.0]\n",
+        ),
+        ("import getpass\nprint(getpass.getuser() != '')", "True\n"),
+    ],
+    ids=["stream of a program", "faulthandler", "kind of stream", "new interpreters", "user"],
+)
+def test_what_works_in_a_kernel_works(source, shown):
+    (output,) = outputs_of(source).outputs[0]
+    assert output["output_type"] == "stream", output["ename"]
+    assert output["text"] == shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+def test_a_function_is_compiled_where_there_is_a_compiler():
+    source = "import torch\ntorch.compile(lambda x: 2 * x)(torch.ones(2)).tolist()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    run = NotebookRun(notebook, None, limits=Limits(cell_seconds=120))
+    (output,) = run.run_cells().outputs[0]
+    run.close()
+    assert output["data"]["text/plain"] == "[2.0, 2.0]"
 
 
 def test_a_display_is_updated_in_its_place():
