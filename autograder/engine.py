@@ -18,7 +18,7 @@ from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
-from autograder.fork_server import secret_folders
+from autograder.fork_server import leave_server_that_ends, secret_folders
 from autograder.intake import quoted, read_file
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
@@ -245,6 +245,8 @@ def warm_process(
     known = _warm.get(confined)
     if known is not None and not known.fits(modules, not_allowed):
         modules |= known.modules
+        if not known.alive():
+            leave_server_that_ends()
         _warm.pop(confined).close()
     if confined not in _warm:
         _warm[confined] = WarmProcess(

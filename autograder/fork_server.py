@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -56,7 +57,8 @@ class ForkServer:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.owner = os.getpid()
-        self.home = tempfile.mkdtemp(prefix="autograder-")
+        # confined, it has one that nobody else sees
+        self.home = "" if place[0] else tempfile.mkdtemp(prefix="autograder-")
         self.line, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         confined, secret, without = place
         runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
@@ -85,6 +87,12 @@ class ForkServer:
         """Tell whether the process has ended, as far as one that it is not a child of can know."""
         return os.getpid() == self.owner and self.process.poll() is not None
 
+    def hangs_up(self) -> bool:
+        """Wait a moment for the process to end; tell whether it did, whoever asks."""
+        ended = select.poll()
+        ended.register(self.line, 0)
+        return bool(ended.poll(END_SECONDS * 1000))
+
     def close(self) -> None:
         """End the server; confined, all that it forked ends with it."""
         self.line.close()
@@ -95,7 +103,8 @@ class ForkServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if self.home:
+            shutil.rmtree(self.home, ignore_errors=True)
 
 
 def fork_server(
@@ -142,6 +151,12 @@ def fork_warm_process(
     except ConnectionError:
         _retire()
         fork_server(confined, secret, without).fork(connection)
+
+
+def leave_server_that_ends() -> None:
+    """Have nothing more forked from a server that is about to end, as a forked process may have."""
+    if _current is not None and _current.hangs_up():
+        _retire()
 
 
 def _retire() -> None:

@@ -214,8 +214,10 @@ class WarmProcess:
             )
             if reply != ["ready"]:
                 raise SubmissionStartError(f"a submission could not be started: {reply[1:]}")
-        except BaseException:
+        except BaseException as error:
             peer.close()
+            if isinstance(error, OSError | EOFError) and self.peer.wait(LAST_FORK_SECONDS):
+                raise WarmProcessEndedError from error
             raise
         return peer
 

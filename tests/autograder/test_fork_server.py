@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from autograder import fork_server
+from autograder import engine, fork_server
 from autograder.child.process_tree import descendants
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING
-from autograder.student_process import StudentProcess, WarmProcess
+from autograder.student_process import StudentProcess, WarmProcess, WarmProcessEndedError
 
 
 @pytest.fixture
@@ -88,7 +90,6 @@ def test_warm_processes_of_another_kind_get_a_server_and_leave_the_others_alone(
     latest = fork_server._current
     warm_processes()
     assert fork_server._retired == [latest]
-    assert not Path(server.home).exists()
 
 
 def test_a_server_that_has_died_is_started_again(warm_processes):
@@ -98,6 +99,37 @@ def test_a_server_that_has_died_is_started_again(warm_processes):
     server.process.wait()
     assert shown_by(warm_processes(), "1 + 1") == "2"
     assert fork_server._current is not server
+
+
+def test_a_server_that_is_dying_is_asked_for_nothing(none_yet, monkeypatch):
+    """A submission was tried again at once, by the same server, and then counted as failed."""
+    monkeypatch.setattr(engine, "_warm", {})
+    warm = engine.warm_process()
+    process = StudentProcess(warm, [], Limits(), NOTHING)
+    server = fork_server._current
+    # as in a process that was forked, which cannot know
+    monkeypatch.setattr(fork_server.ForkServer, "has_ended", lambda self: False)
+    os.kill(number_of(warm), signal.SIGKILL)
+    threading.Timer(0.3, server.process.kill).start()
+    with pytest.raises(WarmProcessEndedError):
+        process.close()
+    assert shown_by(engine.warm_process(), "1 + 1") == "2"
+    engine.warm_process().close()
+
+
+def test_a_submission_whose_warm_process_ends_as_it_starts_can_be_tried_again(warm_processes):
+    warm = warm_processes()
+    os.kill(number_of(warm), signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, [number_of(warm), signal.SIGKILL]).start()
+    with pytest.raises(WarmProcessEndedError):
+        StudentProcess(warm, [], Limits(), NOTHING)
+
+
+def test_no_folder_is_made_for_what_is_confined(warm_processes, tmp_path, monkeypatch):
+    """It was left behind by a server that was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    warm_processes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_warm_process_works_on_the_cores_of_the_process_it_serves(warm_processes):
@@ -112,10 +144,10 @@ def test_a_warm_process_works_on_the_cores_of_the_process_it_serves(warm_process
 
 FORKED = """
 import os
-from autograder import fork_server
+from autograder import engine, fork_server
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING
-from autograder.student_process import StudentProcess, WarmProcess
+from autograder.student_process import StudentProcess, WarmProcess, WarmProcessEndedError
 
 def right():
     warm = WarmProcess(confined=True, modules=())
