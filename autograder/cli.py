@@ -73,7 +73,8 @@ USER_ERRORS = (
     ClusterError,
     ConfinementUnavailableError,
     CourseError,
-    FileNotFoundError,
+    # a disk that is full, a folder that cannot be written
+    OSError,
     UnknownAssignmentError,
 )
 
@@ -84,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_nbgrader()
     try:
         status: int = options.run(options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_ALL_WELL
     except USER_ERRORS as error:
         print(f"autograder: {error}", file=sys.stderr)
         return WRONG_USE
@@ -95,9 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how = "" if begins_again else "; the same command goes on from here"
         print(f"autograder: stopped{how}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOT_ALL_WELL
     return status
 
 
@@ -258,6 +259,8 @@ def _log_to(path: Path) -> None:
     """Add what was stopped, and why, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
+    # a full disk stops what has to be written, and is told of there
+    vars(handler)["handleError"] = lambda record: None
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("autograder")
     for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:

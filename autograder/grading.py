@@ -336,9 +336,10 @@ class _Run:
         results, self.graded = self.graded, []
         try:
             recorded = self.recorder.record(results)
-        except DBAPIError as error:
+        except (DBAPIError, OSError) as error:
+            what = "an autograded folder" if isinstance(error, OSError) else "the gradebook"
             raise CourseError(
-                f"the gradebook could not be written: {error.orig}; "
+                f"{what} could not be written: {getattr(error, 'orig', error)}; "
                 "the same command goes on from what is recorded, unless it has --force"
             ) from error
         for result in recorded:

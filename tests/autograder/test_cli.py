@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from autograder.assignment import Assignment
 from autograder.cli import main
+from autograder.recorder import FolderWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
@@ -49,6 +51,40 @@ def test_an_assignment_that_is_not_released_says_what_to_do(here, capsys, hand_i
     with here.gradebook() as gradebook:
         gradebook.remove_assignment("toy")
     assert "run `autograder release toy` first" in error_of(capsys, "grade", "toy")
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_the_same_command_goes_on(
+    here, capsys, hand_in, monkeypatch
+):
+    hand_in("ada")
+
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderWriter, "write", write)
+        assert main(["grade", "toy", "--workers", "1"]) == 2
+    shown = capsys.readouterr()
+    assert "an autograded folder could not be written: [Errno 28] No space left" in shown.err
+    assert "the same command goes on" in shown.err
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    assert "1 graded now, 0 unchanged" in capsys.readouterr().out
+
+
+def test_a_log_that_cannot_be_written_is_named(here, capsys, hand_in):
+    hand_in("ada")
+    (here.results / "logs").write_text("in the way")
+    assert f"'{here.results / 'logs'}'" in error_of(capsys, "grade", "toy")
+
+
+def test_a_disk_that_is_full_shows_no_traceback_of_the_log():
+    code = (
+        "import logging, pathlib, autograder.cli\n"
+        "autograder.cli._log_to(pathlib.Path('/dev/full'))\n"
+        "logging.getLogger('autograder').warning('a notebook was stopped')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "--- Logging error ---" not in done.stderr
 
 
 @pytest.mark.parametrize(
