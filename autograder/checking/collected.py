@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class CollectedChecks:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 self.config = _prepareconfig(arguments, [plugin, self])
+                # in a path, brackets and colons would name a case of a check
+                invocation = replace(self.config.invocation_params, dir=path.parent)
+                self.config.invocation_params = invocation
+                self.config.args = [path.name]
                 self.session = _started_session(self.config)
             except (Exception, SystemExit) as error:
                 raise BrokenCheckError(f"{path}: {error} {said.getvalue()}") from error

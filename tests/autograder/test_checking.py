@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking import BrokenCheckError, CheckFailedError, Tolerance, collected, judge
 from autograder.checking.cache import ResultCache
@@ -175,6 +176,14 @@ def test_only_so_many_check_files_are_kept(toy, monkeypatch):
         os.utime(toy.checks / f"test_{name}.py", (1, 1))
         assert judge_cell(toy, f"test_{name}", lambda: DirectCaller({})).points == 3
         assert len(collected._collected) <= 2
+
+
+@pytest.mark.parametrize("name", ["a [class]", "a::class"])
+def test_checks_are_found_whatever_the_folder_above_is_called(toy, tmp_path, name):
+    root = toy.root.rename(tmp_path / name)
+    moved = Assignment("toy", root)
+    checks = collected.collected_checks(moved, moved.checks / "test_square.py").checks
+    assert [check.points for check in checks] == [2, 1]
 
 
 def test_a_bank_that_was_edited_is_read_anew(toy):
