@@ -1,8 +1,19 @@
-"""`python -m autograder`."""
+"""The command `autograder`, and `python -m autograder`."""
 
+import signal
 import sys
 
-from autograder.cli import main
+
+def main() -> int:
+    """Run the command; while it is loaded, Ctrl-C ends it without a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from autograder.cli import main as run
+
+    signal.signal(signal.SIGINT, handler)
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ def test_an_unknown_assignment_is_named(here, capsys, command):
     assert error == (
         "autograder: unknown assignment 'toi': expected one of toy; did you mean 'toy'?\n"
     )
+
+
+def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback():
+    code = (
+        "import os, signal, sys\n"
+        "from importlib.metadata import entry_points\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'autograder.course':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "(command,) = entry_points(group='console_scripts', name='autograder')\n"
+        "command.load()()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_missing_submission_folder_is_named(here, capsys, hand_in):
