@@ -11,9 +11,9 @@ from pathlib import Path
 from .process_tree import descendants
 
 KIB = 1024
-# what a process holds itself: its own pages, memory shared without a file, and its page tables
-HELD = (b"RssAnon:", b"RssShmem:", b"VmPTE:")
-HELD_IN_PROPORTION = (b"Pss_Anon:", b"Pss_Shmem:")
+# its own pages, memory shared without a file, what it may have had swapped out, its page tables
+HELD = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:")
+HELD_IN_PROPORTION = (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")
 
 
 def private_memory(pid: int) -> int:

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from autograder import confinement
+from autograder.child import memory
 from autograder.engine import Limits, NotebookRun, grade_notebook
 from tests.autograder.ordinary_user import as_ordinary_user
 
@@ -113,6 +114,15 @@ def test_a_file_is_copied_with_its_mode_though_it_can_have_no_access_list():
     finally:
         run.close()
     assert output["text"].split() == ["640"]
+
+
+def test_memory_that_was_swapped_out_counts(monkeypatch, tmp_path):
+    """A process can ask for that, and so could fill the machine's swap beside its limit."""
+    (tmp_path / "status").write_text("RssAnon:\t  10 kB\nVmSwap:\t  20 kB\n")
+    (tmp_path / "smaps_rollup").write_text("Pss_Anon:  1 kB\nSwap:  9 kB\nSwapPss:  2 kB\n")
+    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / path.rpartition("/")[2])
+    assert memory.private_memory(1) == 30 * 1024
+    assert memory.proportional_memory(1) == 3 * 1024
 
 
 ROOT_OF_A_NAMESPACE = ["unshare", "--user", "--map-root-user", sys.executable, "-c"]
