@@ -37,6 +37,8 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan", "scope"},
 }
+# what notebooks put around a box of text; all other classes could be looks of the page it is on
+BOX_CLASSES = _words("alert alert-block alert-info alert-success alert-warning alert-danger")
 DROPPED_WITH_CONTENT = ("script", "style", "template", "iframe", "object", "noscript", "svg")
 MATHML_TAGS = _words(
     "math mrow mi mo mn ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover "
@@ -96,18 +98,16 @@ COMMENT = r"<!--(?s:.)*?(?:-->|\Z)|<![a-zA-Z][^<>]*+>"
 MARKUP = re.compile(rf"(?P<tag>{TAG.pattern})|{COMMENT}|<")
 
 
-def _is_allowed(tag: str, name: str, value: str) -> bool:
+def _is_allowed(
+    tag: str, name: str, value: str, *, are_allowed_classes: Callable[[str], bool]
+) -> bool:
     if name == "class":
-        return True
+        return are_allowed_classes(value)
     if tag == "a" and name == "href":
         return bool(LINK.match(value))
     if tag == "img" and name == "src":
         return bool(PICTURE.match(value))
     return name in ATTRIBUTES.get(tag, ())
-
-
-def _is_allowed_without_class(tag: str, name: str, value: str) -> bool:
-    return name != "class" and _is_allowed(tag, name, value)
 
 
 class TooMuchMarkupError(ValueError):
@@ -169,7 +169,7 @@ def clean_html(text: str | bytes) -> str:
     It must be of modest size: the grader's own, or a student's that has been cleaned before.
     """
     text = text.decode() if isinstance(text, bytes) else str(text)
-    return _cleaned(_without_dropped(text, BeautifulSoup), keep_classes=True)
+    return _cleaned(_without_dropped(text, BeautifulSoup), lambda classes: True)
 
 
 def clean_student_html(text: str, room: Room | None = None) -> str:
@@ -179,7 +179,7 @@ def clean_student_html(text: str, room: Room | None = None) -> str:
     """
     try:
         (room or Room()).take(text, _html_marks(text))
-        return _cleaned(_without_dropped(text, _BoundedSoup), keep_classes=False)
+        return _cleaned(_without_dropped(text, _BoundedSoup), lambda classes: False)
     except TooMuchMarkupError:
         return _as_text(text, TOO_MUCH_HTML)
 
@@ -203,11 +203,11 @@ def _as_text(source: str, note: str) -> str:
     return f"<p>{note}</p><pre>{shown}{cut}</pre>"
 
 
-def _cleaned(text: str, *, keep_classes: bool) -> str:
+def _cleaned(text: str, are_allowed_classes: Callable[[str], bool]) -> str:
     cleaned: str = bleach.clean(
         text,
         tags=TAGS,
-        attributes=_is_allowed if keep_classes else _is_allowed_without_class,
+        attributes=partial(_is_allowed, are_allowed_classes=are_allowed_classes),
         protocols={"http", "https", "file", "mailto", "data"},
         strip=True,
         strip_comments=True,
@@ -274,51 +274,56 @@ def _tex_as_text(tex: str) -> str:
 
 
 class _Renderer(IPythonRenderer):  # type: ignore[misc]
-    """Renders Markdown, with formulas set aside until everything else has been cleaned."""
+    """Renders Markdown, with formulas and coloured code set aside until all else is cleaned."""
 
     def __init__(self, attachments: dict[str, dict[str, str]], room: Room) -> None:
         super().__init__(escape=False, exclude_anchor_links=True, attachments=attachments)
         self.room = room
-        self.formulas: dict[str, str] = {}
+        self.aside: dict[str, str] = {}
         # no student can write an element of this class
         self.secret = secrets.token_hex(16)
 
-    def set_aside(self, tex: str, *, display: bool = False) -> str:
-        """Return the element that stands for a formula, or its text if the page has many.
+    def set_aside(self, shown: str, text: str, tag: str) -> str:
+        """Return the element that stands for what is shown; a picture's text keeps its text."""
+        name = f"{self.secret}-{len(self.aside)}"
+        self.aside[name] = shown
+        return f'<{tag} class="{name}">{html.escape(text)}</{tag}>'
 
-        The element holds the source, which is what remains of it in a picture's text.
-        """
+    def put_back(self, cleaned: str) -> str:
+        """Return clean HTML with what was set aside, once, in place of what stands for it."""
+        # a "<" in a clean attribute is written "&lt;", so no attribute holds such an element
+        element = re.compile(rf'<(var|div) class="({self.secret}-\d+)">[^<]*</\1>')
+        return element.sub(lambda found: self.aside.pop(found[2], ""), cleaned)
+
+    def are_allowed_classes(self, value: str) -> bool:
+        """Tell whether a class is of what is set aside, or of a box that has no other look."""
+        return value.startswith(self.secret) or BOX_CLASSES.issuperset(value.split())
+
+    def formula(self, tex: str, *, display: bool = False) -> str:
+        """Return the element that stands for a formula, or its text if the page has many."""
         try:
             self.room.take("", len(tex) * TEX_MARKS)
             formula = mathml(tex, display=display)
             self.room.take(formula, 0)
         except TooMuchMarkupError:
             return _tex_as_text(tex)
-        name = f"{self.secret}-{len(self.formulas)}"
-        self.formulas[name] = formula
-        return f'<var class="{name}">{html.escape(tex)}</var>'
-
-    def put_back(self, cleaned: str) -> str:
-        """Return clean HTML with each formula once, in place of the element that stands for it."""
-        # a "<" in a clean attribute is written "&lt;", so no attribute holds such an element
-        element = re.compile(rf'<var class="({self.secret}-\d+)">[^<]*</var>')
-        return element.sub(lambda found: self.formulas.pop(found[1], ""), cleaned)
+        return self.set_aside(formula, tex, "var")
 
     def inline_math(self, body: str) -> str:
         """Set a formula in the line aside."""
-        return self.set_aside(body)
+        return self.formula(body)
 
     def block_math(self, body: str) -> str:
         """Set a displayed formula aside."""
-        return self.set_aside(body, display=True)
+        return self.formula(body, display=True)
 
     def multiline_math(self, text: str) -> str:
         """Set a displayed formula with its marks aside."""
-        return self.set_aside(text.strip("$"), display=True)
+        return self.formula(text.strip("$"), display=True)
 
     def latex_environment(self, name: str, body: str) -> str:
         """Set an environment aside."""
-        return self.set_aside(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
+        return self.formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def block_code(self, code: str, info: str | None = None) -> str:
         """Colour Python as a cell's code; other lexers may take long for very little."""
@@ -326,9 +331,10 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
         try:
             if language not in PYTHON:
                 raise TooMuchMarkupError
-            return _coloured(code, partial(super().block_code, info="python"), self.room)
+            coloured = _coloured(code, partial(super().block_code, info="python"), self.room)
         except TooMuchMarkupError:
             return cast(str, super().block_code(code))
+        return self.set_aside(coloured, "", "div")
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an attached picture, or its text where there is none."""
@@ -362,7 +368,7 @@ def markdown_to_html(
         # it has been rendered by now, whether or not it is shown
         room.spend(min(_marks(rendered), MAX_HTML_MARKS))
         _html_marks(rendered)
-        cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), keep_classes=True)
+        cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), renderer.are_allowed_classes)
     except (TooMuchMarkupError, RecursionError):
         return _as_text(source, TOO_MUCH_MARKDOWN)
     return renderer.put_back(cleaned)

@@ -105,6 +105,16 @@ def test_a_student_cannot_borrow_the_graders_look():
     assert clean_student_html('<li class="check passed">x</li>') == "<li>x</li>"
 
 
+@pytest.mark.parametrize("classes", ["score", "check passed", "modal-backdrop", "alert score"])
+def test_markdown_cannot_borrow_the_look_of_a_page(classes):
+    """Bug: a box over formgrader's whole page, and a score as the grader shows it."""
+    for source in (f'<div class="{classes}">x</div>', f"<b class='{classes}'>x</b> $x$"):
+        shown = BeautifulSoup(markdown_to_html(source), "html.parser")
+        assert [e["class"] for e in shown.find_all(class_=True)] == []
+    box = '<div class="alert alert-info">x</div>'
+    assert box in markdown_to_html(box)
+
+
 def test_formulas_become_mathml():
     rendered = markdown_to_html("The loss $-\\ln p_y$ is\n\n$$L = \\frac{1}{N} \\sum_n \\ell_n$$\n")
     assert rendered.count("<math") == 2
