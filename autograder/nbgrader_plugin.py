@@ -339,7 +339,7 @@ def use_autograder(config: Config) -> None:
     config.HTMLExporter.filters = {
         "markdown2html": "autograder.safe_html.markdown_filter",
         "highlight_code": "autograder.safe_html.code_filter",
-        "clean_html": "autograder.safe_html.clean_html",
+        "clean_html": "autograder.safe_html.clean_filter",
         "ansi2html": f"{plugin}.plain_text",
     }
 

@@ -405,6 +405,15 @@ def _room_of_page(context: Context) -> Room:
 
 
 @pass_context
+def clean_filter(context: Context, text: str | bytes) -> str:
+    """Stand in for nbconvert's `clean_html`; a raw cell is a student's, as nobody cleaned it."""
+    cell: Any = context.get("cell") or {}
+    if cell.get("cell_type") == "raw":
+        return clean_student_html(str(text), _room_of_page(context))
+    return clean_html(text)
+
+
+@pass_context
 def code_filter(context: Context, source: str, metadata: Any = None) -> str:
     """Stand in for nbconvert's `highlight_code`, which colours code of any length."""
     notebook: Any = context.get("nb") or {}

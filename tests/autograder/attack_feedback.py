@@ -30,6 +30,7 @@ class FeedbackLab:
         cells["square"].source = "\n".join((PREAMBLE, *attack.sources))
         cells["essay"].source = "\n\n".join(attack.texts) or "My answer."
         notebook.cells += [nbformat.v4.new_markdown_cell(text) for text in attack.texts]
+        notebook.cells += [nbformat.v4.new_raw_cell(text) for text in attack.texts]
         folder = self.course.folder("submitted", student, "toy")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "toy.ipynb").write_text(nbformat.writes(notebook))

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from autograder.safe_html import MAX_COLOURED_LINE, TOO_MUCH_CODE
+from autograder.safe_html import MAX_COLOURED_LINE, TOO_MUCH_CODE, TOO_MUCH_HTML
 from tests.autograder.attack_course import Attack, active_content, all_attacks
 from tests.autograder.attack_feedback import FeedbackLab
 
@@ -49,3 +49,11 @@ def test_code_that_would_take_long_is_coloured_on_neither_page(lab):
         assert f"{dots}</pre>" in page
         # the test's own code
         assert '<span class="k">assert</span>' in page
+
+
+def test_a_raw_cell_is_shown_as_a_students_html(lab):
+    """Bug: its classes were kept, and its tags were cleaned however many there were."""
+    looks, many = '<b class="score">all points</b>', "<b><p>" * 2_000
+    for page in lab.pages(Attack("own/raw_cell", "Writes raw cells", (), texts=(looks, many))):
+        assert page.count("<b>all points</b>") == 2
+        assert page.count(TOO_MUCH_HTML) == 1
