@@ -340,6 +340,7 @@ def use_autograder(config: Config) -> None:
         "markdown2html": "autograder.safe_html.markdown_filter",
         "highlight_code": "autograder.safe_html.code_filter",
         "clean_html": "autograder.safe_html.clean_filter",
+        "strip_files_prefix": "autograder.safe_html.files_filter",
         "ansi2html": f"{plugin}.plain_text",
     }
 

@@ -413,6 +413,14 @@ def clean_filter(context: Context, text: str | bytes) -> str:
     return clean_html(text)
 
 
+def files_filter(text: str) -> str:
+    """Stand in for nbconvert's `strip_files_prefix`, for clean text refers to no file.
+
+    That looks for a link from each bracket to the end of the line.
+    """
+    return text
+
+
 @pass_context
 def code_filter(context: Context, source: str, metadata: Any = None) -> str:
     """Stand in for nbconvert's `highlight_code`, which colours code of any length."""

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from nbconvert.filters import strings
 
 from autograder.safe_html import MAX_COLOURED_LINE, TOO_MUCH_CODE, TOO_MUCH_HTML
 from tests.autograder.attack_course import Attack, active_content, all_attacks
@@ -57,3 +58,11 @@ def test_a_raw_cell_is_shown_as_a_students_html(lab):
     for page in lab.pages(Attack("own/raw_cell", "Writes raw cells", (), texts=(looks, many))):
         assert page.count("<b>all points</b>") == 2
         assert page.count(TOO_MUCH_HTML) == 1
+
+
+def test_nobody_looks_for_links_from_each_of_many_brackets(lab, monkeypatch):
+    """Bug: formgrader's page took two seconds for a cell of 20 kB."""
+    monkeypatch.setattr(strings, "markdown_url_pattern", None)
+    brackets = "[" * 20_000
+    for page in lab.pages(Attack("own/brackets", "Writes brackets", (), texts=(brackets,))):
+        assert page.count(brackets) == 3
