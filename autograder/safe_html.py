@@ -110,6 +110,10 @@ def _is_allowed(
     return name in ATTRIBUTES.get(tag, ())
 
 
+class CleanHtml(str):
+    """HTML that was made from Markdown here, which need not and cannot be cleaned again."""
+
+
 class TooMuchMarkupError(ValueError):
     """Markup that would take too long to clean."""
 
@@ -388,12 +392,13 @@ def _markdown_marks(source: str) -> int:
 
 
 @pass_context
-def markdown_filter(context: Context, source: str) -> str:
+def markdown_filter(context: Context, source: str) -> CleanHtml:
     """Stand in for nbconvert's `markdown2html`, which lets scripts through."""
     cell: Any = context.get("cell") or {}
     attachments, room = cell.get("attachments"), _room_of_page(context)
     render = partial(markdown_to_html, source, attachments, room)
-    return render() if attachments else _once("Markdown", source, room, render)
+    shown = render() if attachments else _once("Markdown", source, room, render)
+    return CleanHtml(shown)
 
 
 def _room_of_page(context: Context) -> Room:
@@ -407,6 +412,8 @@ def _room_of_page(context: Context) -> Room:
 @pass_context
 def clean_filter(context: Context, text: str | bytes) -> str:
     """Stand in for nbconvert's `clean_html`; a raw cell is a student's, as nobody cleaned it."""
+    if isinstance(text, CleanHtml):
+        return text
     cell: Any = context.get("cell") or {}
     if cell.get("cell_type") == "raw":
         return clean_student_html(str(text), _room_of_page(context))

@@ -31,6 +31,7 @@ from autograder.safe_html import (
     TOO_MUCH_HTML,
     TOO_MUCH_MARKDOWN,
     Room,
+    clean_filter,
     clean_html,
     clean_student_html,
     code_filter,
@@ -505,3 +506,13 @@ def test_code_is_coloured_as_the_notebooks_language_within_the_room_of_the_page(
     room = Room(len("let x") * (1 + COLOURING_WORK) + 12 * MARK_WORK)
     resources = {safe_html.ROOM: room}
     assert page.render(nb=python, resources=resources).count('<span class="n">let</span>') == 1
+
+
+def test_a_formula_in_shown_markdown_is_still_one():
+    """Bug: Markdown was cleaned once more, without its formulas."""
+    environment = jinja2.Environment()
+    environment.filters |= {"markdown2html": markdown_filter, "clean_html": clean_filter}
+    page = environment.from_string(r"{{ '$x^2$ <b class=a>' | markdown2html | clean_html }}")
+    assert page.render() == markdown_to_html("$x^2$ <b class=a>")
+    page = environment.from_string("{{ '<math><mi>x</mi></math>' | clean_html }}")
+    assert page.render() == "x"
