@@ -13,7 +13,13 @@ from nbformat import NotebookNode, from_dict
 
 from autograder.intake import printable
 from autograder.record import number, points_text
-from autograder.safe_html import Room, clean_student_html, text_to_html
+from autograder.safe_html import (
+    TOO_MUCH_HTML,
+    Room,
+    TooMuchMarkupError,
+    clean_bounded_html,
+    text_to_html,
+)
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 MAX_TEXT_CHARACTERS = 20_000
@@ -192,7 +198,7 @@ def as_display(outputs: list[Any]) -> list[NotebookNode]:
 def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
     """Return a student's outputs, cut to size, without anything that could run in a browser.
 
-    HTML that has no place in `room` is shown as text.
+    HTML that has no place in `room` is shown as the text beside it, or as its source.
     """
     room = room or Room()
     kept = []
@@ -228,7 +234,10 @@ def _tidied_data(data: dict[str, Any], room: Room) -> dict[str, str]:
         if kind in TEXT_TYPES:
             kept[kind] = _shortened(text)
         elif kind == "text/html" and len(text) <= MAX_HTML_CHARACTERS:
-            kept[kind] = clean_student_html(printable(text), room)
+            try:
+                kept[kind] = clean_bounded_html(printable(text), room)
+            except TooMuchMarkupError:
+                too_long = f"{TOO_MUCH_HTML}\n{_shortened(text)}"
         elif kind == "text/html":
             too_long = f"[HTML of {len(text)} characters is too long to be shown]"
         elif kind in PICTURE_TYPES and len(text) <= MAX_PICTURE_CHARACTERS:

@@ -182,10 +182,15 @@ def clean_student_html(text: str, room: Room | None = None) -> str:
     HTML that would take too long, or has no place in `room`, is shown as text.
     """
     try:
-        (room or Room()).take(text, _html_marks(text))
-        return _cleaned(_without_dropped(text, _BoundedSoup), lambda classes: False)
+        return clean_bounded_html(text, room or Room())
     except TooMuchMarkupError:
         return _as_text(text, TOO_MUCH_HTML)
+
+
+def clean_bounded_html(text: str, room: Room) -> str:
+    """Return a student's HTML as `clean_student_html` does, or raise `TooMuchMarkupError`."""
+    room.take(text, _html_marks(text))
+    return _cleaned(_without_dropped(text, _BoundedSoup), lambda classes: False)
 
 
 def _html_marks(text: str) -> int:

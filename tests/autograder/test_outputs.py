@@ -150,9 +150,16 @@ def test_the_cells_of_a_notebook_share_the_room_for_html():
     notebook = nbformat.v4.new_notebook(cells=cells)
     verdict = SubmissionVerdict(outputs={place: [dict(shown)] for place in range(20)})
     write_verdict(notebook, None, verdict, Record())
-    html = [cell.outputs[0].data["text/html"] for cell in notebook.cells]
-    as_text = [TOO_MUCH_HTML in text for text in html]
-    assert as_text == [False] * 9 + [True] * 11
+    data = [cell.outputs[0].data for cell in notebook.cells]
+    assert [list(kinds) for kinds in data] == [["text/html"]] * 9 + [["text/plain"]] * 11
+    assert data[-1]["text/plain"].startswith(f"{TOO_MUCH_HTML}\n<br><br>")
+
+
+def test_html_that_has_no_place_makes_way_for_the_text_beside_it():
+    """Bug: its source was HTML again, which the pages cleaned once more, however often it came."""
+    shown = {"text/html": "&" * 20_000, "text/plain": "a table"}
+    outputs = [{"output_type": "display_data", "data": shown, "metadata": {}}] * 2
+    assert [output.data for output in tidied(outputs)] == [{"text/plain": "a table"}] * 2
 
 
 def test_html_beside_a_verdict_is_not_cleaned(monkeypatch):
