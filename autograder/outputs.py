@@ -25,6 +25,8 @@ from autograder.verdict import CellVerdict, CheckResult, Finding
 MAX_TEXT_CHARACTERS = 20_000
 MAX_HTML_CHARACTERS = 100_000
 MAX_PICTURE_CHARACTERS = 3 * 2**20
+# what an output takes of a page's room for text, whatever it holds
+OUTPUT_WORK = 500
 TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
 # the names of errors that stand for a sentence of the autograder's own
@@ -192,7 +194,7 @@ def as_display(outputs: list[Any]) -> list[NotebookNode]:
     if not printed:
         return pictures
     text = strip_ansi("\n".join(["What the notebook showed here:", *printed]))
-    return [_output("display_data", data={"text/plain": text}), *pictures]
+    return [_output("display_data", data={"text/plain": _shortened(text)}), *pictures]
 
 
 def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
@@ -202,13 +204,22 @@ def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
     """
     room = room or Room()
     kept = []
+    kinds: set[tuple[str, bool]] = set()
+    left_out = 0
     for raw in outputs:
         kind = raw["output_type"]
+        # the first of each kind is kept whatever room there is: it could tell of a failed test
+        key = (kind, raw.get("name") == "stderr")
+        if room.text < OUTPUT_WORK and key in kinds:
+            left_out += 1
+            continue
+        kinds.add(key)
+        room.text = max(0, room.text - OUTPUT_WORK)
         if kind == "stream":
             name = "stderr" if raw["name"] == "stderr" else "stdout"
-            kept.append(_output("stream", name=name, text=_shortened(raw["text"])))
+            kept.append(_output("stream", name=name, text=room.beginning(_shortened(raw["text"]))))
         elif kind == "error":
-            lines = _shortened("\n".join(raw["traceback"])).split("\n")
+            lines = room.beginning(_shortened("\n".join(raw["traceback"]))).split("\n")
             kept.append(
                 _output(
                     "error",
@@ -221,6 +232,8 @@ def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
             data = _tidied_data(raw.get("data", {}), room)
             if data:
                 kept.append(_output(kind, data=data))
+    if left_out:
+        kept.append(_output("stream", name="stdout", text=f"[outputs left out: {left_out}]\n"))
     return kept
 
 
@@ -232,12 +245,12 @@ def _tidied_data(data: dict[str, Any], room: Room) -> dict[str, str]:
         if not isinstance(text, str):
             continue
         if kind in TEXT_TYPES:
-            kept[kind] = _shortened(text)
+            kept[kind] = room.beginning(_shortened(text))
         elif kind == "text/html" and len(text) <= MAX_HTML_CHARACTERS:
             try:
                 kept[kind] = clean_bounded_html(printable(text), room)
             except TooMuchMarkupError:
-                too_long = f"{TOO_MUCH_HTML}\n{_shortened(text)}"
+                too_long = f"{TOO_MUCH_HTML}\n{room.beginning(_shortened(text))}"
         elif kind == "text/html":
             too_long = f"[HTML of {len(text)} characters is too long to be shown]"
         elif kind in PICTURE_TYPES and len(text) <= MAX_PICTURE_CHARACTERS:

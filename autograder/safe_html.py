@@ -7,7 +7,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -80,6 +80,11 @@ MAX_SOURCE_SHOWN = 20_000
 # what stands in the notebook of every student is made into HTML once
 KEPT_TEXTS = 256
 MAX_KEPT_CHARACTERS = 100_000
+MAX_PAGE_TEXT = 10_000_000
+# nbconvert reads a whole page again, each reference on its own, which takes 5 microseconds
+REFERENCE_WORK = 10
+# a text that is no longer is shown whatever room there is: it could be a score
+SHORT_TEXT = 100
 PICTURE_LEFT_OUT = "[picture left out: too many on one page]"
 TOO_MUCH_HTML = "[HTML with too many tags; its source:]"
 TOO_MUCH_CODE = "[Code that is too long to be coloured:]"
@@ -124,7 +129,18 @@ class Room:
 
     left: int = MAX_OUTPUTS_WORK
     pictures: int = MAX_PAGE_PICTURE_CHARACTERS
+    text: int = MAX_PAGE_TEXT
     refused: int = 0
+
+    def beginning(self, text: str) -> str:
+        """Return as much of a plain text as has a place, with a note on the rest."""
+        work = _text_work(text)
+        if work <= self.text or len(text) <= SHORT_TEXT:
+            self.text = max(0, self.text - work)
+            return text
+        shown = text[: self.text // (1 + REFERENCE_WORK)]
+        self.text -= _text_work(shown)
+        return f"{shown}\n[{len(text) - len(shown)} characters left out]"
 
     def take(self, text: str, marks: float) -> None:
         """Lessen the room by the work of a text; raise `TooMuchMarkupError` if it has no place."""
@@ -158,10 +174,11 @@ def _once(kind: str, text: str, room: Room, render: Callable[[], str]) -> str:
         _kept.move_to_end(key)
         room.left -= work
         return shown
-    left, refused = room.left, room.refused
+    before = replace(room)
     shown = render()
-    if room.refused == refused and sum(map(len, (*key, shown))) <= MAX_KEPT_CHARACTERS:
-        _kept[key] = shown, left - room.left
+    took_only_work = replace(room, left=before.left) == before
+    if took_only_work and sum(map(len, (*key, shown))) <= MAX_KEPT_CHARACTERS:
+        _kept[key] = shown, before.left - room.left
         if len(_kept) > KEPT_TEXTS:
             _kept.popitem(last=False)
     return shown
@@ -181,10 +198,11 @@ def clean_student_html(text: str, room: Room | None = None) -> str:
 
     HTML that would take too long, or has no place in `room`, is shown as text.
     """
+    room = room or Room()
     try:
-        return clean_bounded_html(text, room or Room())
+        return clean_bounded_html(text, room)
     except TooMuchMarkupError:
-        return _as_text(text, TOO_MUCH_HTML)
+        return _as_text(text, TOO_MUCH_HTML, room)
 
 
 def clean_bounded_html(text: str, room: Room) -> str:
@@ -205,11 +223,18 @@ def _marks(text: str) -> int:
     return text.count("<") + text.count("&")
 
 
-def _as_text(source: str, note: str) -> str:
-    shown = html.escape(source[:MAX_SOURCE_SHOWN])
+def _text_work(text: str) -> int:
+    return len(text) + REFERENCE_WORK * sum(text.count(mark) for mark in "&<>")
+
+
+def _as_text(source: str, note: str, room: Room) -> str:
     more = len(source) - MAX_SOURCE_SHOWN
     cut = f"\n[{more} characters left out]" if more > 0 else ""
-    return f"<p>{note}</p><pre>{shown}{cut}</pre>"
+    return f"<p>{note}</p>{_preformatted(source[:MAX_SOURCE_SHOWN] + cut, room)}"
+
+
+def _preformatted(text: str, room: Room) -> str:
+    return f"<pre>{html.escape(room.beginning(text), quote=False)}</pre>"
 
 
 def _cleaned(text: str, are_allowed_classes: Callable[[str], bool]) -> str:
@@ -379,7 +404,7 @@ def markdown_to_html(
         _html_marks(rendered)
         cleaned = _cleaned(_without_dropped(rendered, _BoundedSoup), renderer.are_allowed_classes)
     except (TooMuchMarkupError, RecursionError):
-        return _as_text(source, TOO_MUCH_MARKDOWN)
+        return _as_text(source, TOO_MUCH_MARKDOWN, room)
     return renderer.put_back(cleaned)
 
 
@@ -449,7 +474,7 @@ def code_to_html(source: str, highlight: Callable[[str], str], room: Room) -> st
     try:
         return clean_html(_coloured(source, highlight, room))
     except TooMuchMarkupError:
-        return f"<p>{TOO_MUCH_CODE}</p><pre>{html.escape(source)}</pre>"
+        return f"<p>{TOO_MUCH_CODE}</p>{_preformatted(source, room)}"
 
 
 def _coloured(source: str, highlight: Callable[[str], str], room: Room) -> str:

@@ -16,7 +16,7 @@ from autograder.outputs import (
     verdict_text,
 )
 from autograder.record import Record
-from autograder.safe_html import TOO_MUCH_HTML
+from autograder.safe_html import TOO_MUCH_HTML, Room
 from autograder.verdict import CellVerdict, CheckResult, Finding, SubmissionVerdict
 
 PASSED = CheckResult("test_a", "The mean is right.", 1, "passed")
@@ -160,6 +160,31 @@ def test_html_that_has_no_place_makes_way_for_the_text_beside_it():
     shown = {"text/html": "&" * 20_000, "text/plain": "a table"}
     outputs = [{"output_type": "display_data", "data": shown, "metadata": {}}] * 2
     assert [output.data for output in tidied(outputs)] == [{"text/plain": "a table"}] * 2
+
+
+def test_the_cells_of_a_notebook_share_the_room_for_text():
+    """Bug: 64 MiB of references took nbconvert minutes and gigabytes to read again."""
+    room = Room(text=100_000)
+    shown = {"output_type": "stream", "name": "stdout", "text": "<" * 6_000}
+    first, second, note = tidied([shown] * 50, room)
+    assert first.text == shown["text"]
+    assert second.text == f"{'<' * 3_000}\n[3000 characters left out]"
+    assert note.text == "[outputs left out: 48]\n"
+
+
+@pytest.mark.parametrize(
+    ("decides", "grade"),
+    [
+        (nbformat.v4.new_output("error", ename="AssertionError", evalue="", traceback=[]), 0),
+        (nbformat.v4.new_output("stream", name="stderr", text="x"), 0),
+        (nbformat.v4.new_output("execute_result", data={"text/plain": "1.5"}), 1.5),
+    ],
+)
+def test_a_test_that_has_no_room_to_be_shown_is_graded_as_ever(decides, grade):
+    printed = nbformat.v4.new_output("stream", name="stdout", text="<")
+    outputs = tidied([printed] * 50 + [decides], Room(text=0))
+    assert "[outputs left out: 49]\n" in [output.get("text") for output in outputs]
+    assert graded(clamped_outputs(outputs, 4)) == grade
 
 
 def test_html_beside_a_verdict_is_not_cleaned(monkeypatch):

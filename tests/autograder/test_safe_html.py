@@ -313,6 +313,16 @@ def test_markdown_that_was_refused_for_its_html_has_used_up_room():
     assert little.left == 0
 
 
+def test_only_so_much_plain_text_has_a_place():
+    room = Room(0, text=100_000)
+    shown = [code_to_html("<" * 3_000, str, room) for _ in range(5)]
+    assert [text.count("&lt;") for text in shown] == [3_000] * 3 + [90, 0]
+    assert "[2910 characters left out]" in shown[3]
+    assert markdown_to_html("*a*" * 50, room=room).endswith(
+        "<pre>\n[150 characters left out]</pre>"
+    )
+
+
 def test_formulas_that_have_no_place_are_shown_as_text():
     room = Room(1_500)
     assert markdown_to_html("$x^2$", room=room).startswith("<p><math")
