@@ -26,7 +26,7 @@ MAX_TEXT_CHARACTERS = 20_000
 MAX_HTML_CHARACTERS = 100_000
 MAX_PICTURE_CHARACTERS = 3 * 2**20
 # what an output takes of a page's room for text, whatever it holds
-OUTPUT_WORK = 500
+OUTPUT_WORK = 2_000
 TEXT_TYPES = ("text/plain", "text/latex", "text/markdown")
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
 # the names of errors that stand for a sentence of the autograder's own
@@ -183,7 +183,8 @@ def as_display(outputs: list[Any]) -> list[NotebookNode]:
         if output.output_type == "stream":
             texts.append(output.text)
         elif output.output_type == "error":
-            texts.append("\n".join(output.traceback) or f"{output.ename}: {output.evalue}")
+            lines = "\n".join(output.traceback).strip("\n")
+            texts.append(lines or f"{output.ename}: {output.evalue}")
         else:
             shown = {kind: output.data[kind] for kind in PICTURE_TYPES if kind in output.data}
             if shown:
@@ -219,13 +220,15 @@ def tidied(outputs: list[Any], room: Room | None = None) -> list[NotebookNode]:
             name = "stderr" if raw["name"] == "stderr" else "stdout"
             kept.append(_output("stream", name=name, text=room.beginning(_shortened(raw["text"]))))
         elif kind == "error":
-            lines = room.beginning(_shortened("\n".join(raw["traceback"]))).split("\n")
+            text = room.beginning(_shortened("\n".join(raw["traceback"])))
+            # never one part, as the autograder's own sentences have; each takes a page long
+            first, _, rest = text.partition("\n")
             kept.append(
                 _output(
                     "error",
                     ename=_shortened(raw["ename"], 200),
                     evalue=_shortened(raw["evalue"], 2_000),
-                    traceback=lines,
+                    traceback=[first, rest],
                 )
             )
         elif kind in ("display_data", "execute_result"):

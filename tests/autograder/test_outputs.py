@@ -10,6 +10,7 @@ from autograder.outputs import (
     clamped_outputs,
     judged_outputs,
     not_run_output,
+    own_sentence,
     score_of,
     tidied,
     verdict_html,
@@ -114,6 +115,17 @@ def test_a_result_without_text_never_stops_nbgrader():
     assert graded(clamped_outputs([result], 4)) == 4
 
 
+@pytest.mark.parametrize("name", ["NotRun", "Stopped"])
+@pytest.mark.parametrize("traceback", [["All points"], [], ["a\n" * 9_000]])
+def test_no_error_of_a_students_is_a_sentence_of_the_autograders(name, traceback):
+    """Bug: a process can send any traceback, and each line of it took a page a little time."""
+    raw = nbformat.v4.new_output("error", ename=name, evalue="", traceback=traceback)
+    (error,) = tidied([raw])
+    assert own_sentence(error) == ""
+    assert len(error.traceback) == 2
+    assert "\n".join(error.traceback).strip() == "".join(traceback).strip()
+
+
 def test_a_test_that_was_not_run_earns_nothing():
     assert graded([not_run_output("the process ended")]) == 0
 
@@ -164,7 +176,7 @@ def test_html_that_has_no_place_makes_way_for_the_text_beside_it():
 
 def test_the_cells_of_a_notebook_share_the_room_for_text():
     """Bug: 64 MiB of references took nbconvert minutes and gigabytes to read again."""
-    room = Room(text=100_000)
+    room = Room(text=103_000)
     shown = {"output_type": "stream", "name": "stdout", "text": "<" * 6_000}
     first, second, note = tidied([shown] * 50, room)
     assert first.text == shown["text"]
