@@ -63,6 +63,10 @@ MAX_MARKDOWN_MARKS = 5_000
 # what begins a formula is looked for to the end of the text, again and again
 MAX_FORMULA_BEGINNINGS = 300
 FORMULA_BEGINNINGS = ("\\begin{", "\\\\[", "\\\\(")
+# the work of looking for a formula's end, for each character that follows its beginning
+FORMULA_END_WORK = 0.1
+# the work of Markdown that becomes many parts, for each character
+MARKDOWN_WORK = 5
 # the work of a tag, an entity or an emphasis, in characters of plain text
 MARK_WORK = 100
 TEX_MARKS = 0.5  # for each character of a formula
@@ -397,7 +401,7 @@ def markdown_to_html(
     room = room or Room()
     renderer = _Renderer(attachments or {}, room)
     try:
-        room.take(source, _markdown_marks(source))
+        room.take("", _markdown_work(source) / MARK_WORK)
         rendered = MarkdownWithMath(renderer=renderer).render(source)
         # it has been rendered by now, whether or not it is shown
         room.spend(min(_marks(rendered), MAX_HTML_MARKS))
@@ -408,8 +412,8 @@ def markdown_to_html(
     return renderer.put_back(cleaned)
 
 
-def _markdown_marks(source: str) -> int:
-    """Return how many marks Markdown has; raise `TooMuchMarkupError` for many."""
+def _markdown_work(source: str) -> float:
+    """Return the work of rendering Markdown; raise `TooMuchMarkupError` where it has many marks."""
     marks = sum(source.count(mark) for mark in "<>&$[*_`|\n")
     formulas = sum(source.count(beginning) for beginning in FORMULA_BEGINNINGS)
     if (
@@ -418,7 +422,7 @@ def _markdown_marks(source: str) -> int:
         or len(source) > MAX_MARKDOWN_CHARACTERS
     ):
         raise TooMuchMarkupError
-    return marks
+    return MARK_WORK * marks + len(source) * (MARKDOWN_WORK + FORMULA_END_WORK * formulas)
 
 
 @pass_context

@@ -16,6 +16,7 @@ from autograder.safe_html import (
     KEPT_TEXTS,
     LINK,
     MARK_WORK,
+    MARKDOWN_WORK,
     MATHML_ATTRIBUTES,
     MATHML_TAGS,
     MAX_COLOURED_LINE,
@@ -307,8 +308,8 @@ def test_markdown_is_the_same_whatever_ends_its_lines():
 def test_markdown_that_was_refused_for_its_html_has_used_up_room():
     room, source = Room(MAX_PAGE_WORK), '"' * (MAX_HTML_MARKS + 1)
     assert markdown_to_html(source, room=room).startswith(f"<p>{TOO_MUCH_MARKDOWN}")
-    assert MAX_PAGE_WORK - room.left == len(source) + MAX_HTML_MARKS * MARK_WORK
-    little = Room(2 * len(source))
+    assert MAX_PAGE_WORK - room.left == MARKDOWN_WORK * len(source) + MAX_HTML_MARKS * MARK_WORK
+    little = Room(2 * MARKDOWN_WORK * len(source))
     assert markdown_to_html(source, room=little).startswith(f"<p>{TOO_MUCH_MARKDOWN}")
     assert little.left == 0
 
@@ -323,8 +324,18 @@ def test_only_so_much_plain_text_has_a_place():
     )
 
 
+def test_markdown_takes_room_for_its_parts_and_for_the_ends_of_formulas_it_looks_for():
+    """Bug: a page of what is many parts, or of formulas without an end, took half a minute."""
+    room = Room(MAX_PAGE_WORK)
+    markdown_to_html(r"\\)" * 10_000, room=room)
+    assert MAX_PAGE_WORK - room.left > 150_000
+    room = Room(MAX_PAGE_WORK)
+    markdown_to_html(r"\\(" * 300 + "a" * 40_000, room=room)
+    assert MAX_PAGE_WORK - room.left > 1_200_000
+
+
 def test_formulas_that_have_no_place_are_shown_as_text():
-    room = Room(1_500)
+    room = Room(1_600)
     assert markdown_to_html("$x^2$", room=room).startswith("<p><math")
     assert markdown_to_html("$x^{1234567890}$", room=room) == "<p><code>x^{1234567890}</code></p>\n"
 
@@ -339,7 +350,7 @@ def test_the_markup_of_formulas_has_a_place_on_the_page():
     shown = markdown_to_html(f"${formula}$", room=room)
     assert shown.count("<mover") == 10
     # two dollar signs, the formula's source, a paragraph and the element that stands for it
-    work = len(formula) + 2 + MARK_WORK * (2 + len(formula) / 2 + 4)
+    work = MARKDOWN_WORK * (len(formula) + 2) + MARK_WORK * (2 + len(formula) / 2 + 4)
     assert 10_000 - room.left == work + len(mathml(formula))
 
 
