@@ -31,7 +31,9 @@ ONE_LINE = 300
 # the pages of so few students are made before other processes are ready for them
 FEW = 8
 # what a browser may run a script in
-PAGE_SUFFIXES = (".htm", ".html", ".mht", ".mhtml", ".shtml", ".svg", ".svgz", ".xhtml", ".xml")
+PAGE_SUFFIX = re.compile(
+    r"\.(?:[esx]?html?|xht|mht|mhtml|svgz?|xml|xslt?|atom|rss|rdf|mml)", re.IGNORECASE
+)
 
 
 def write_feedback(
@@ -187,7 +189,7 @@ class _PagesOfOne(GenerateFeedback):  # type: ignore[misc]
             super().init_assignment(assignment_id, student_id)
             folder = Path(self._format_dest(assignment_id, student_id))
             for path in list(folder.rglob("*")):
-                if path.is_file() and path.suffix.lower() in PAGE_SUFFIXES:
+                if path.is_file() and PAGE_SUFFIX.fullmatch(path.suffix):
                     path.unlink()
             for notebook in self.notebooks:
                 shutil.rmtree(folder / f"{Path(notebook).stem}.html", ignore_errors=True)

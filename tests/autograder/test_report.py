@@ -201,7 +201,7 @@ def test_what_is_handed_in_under_a_pages_name_does_not_stand_in_its_way(
 def test_a_students_own_pages_are_no_feedback(graded, autograded, tmp_path):
     """Bug: the class report linked a student's own HTML file as their feedback."""
     assignment = Assignment("toy", graded.root)
-    pages = ["a.html", "b.HTM", "c.svg", "folder/d.xhtml", "folder.html/e.mhtml"]
+    pages = ["a.html", "b.HTM", "c.svg", "folder/d.xhtml", "folder.html/e.mhtml", "f.xht", "g.rss"]
     others = ["data.csv", "folder/plot.png", "folder.html/f.txt"]
     write_files(autograded, pages + others)
     assert made_again(graded, "student004") == {}
