@@ -376,15 +376,17 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an attached picture, or its text where there is none."""
+        left_out = f"{text} {PICTURE_LEFT_OUT}"
+        attached = self.attachments.get(url.removeprefix("attachment:"), {})
+        # one attachment can be shown many times, and building it takes long, too
+        if sum(map(len, attached.values())) > self.room.pictures:
+            return left_out
         try:
             shown = cast(str, super().image(text, url, title))
         except Exception:  # a missing attachment must not stop the page
             return text
-        # one attachment can be shown many times
-        if len(shown) > self.room.pictures:
-            return f"{text} {PICTURE_LEFT_OUT}"
         self.room.pictures -= len(shown)
-        return shown
+        return shown if self.room.pictures >= 0 else left_out
 
 
 def markdown_to_html(

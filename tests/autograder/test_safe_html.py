@@ -7,6 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
+from nbconvert.filters.markdown_mistune import IPythonRenderer
 from pygments.lexer import Lexer
 
 from autograder import safe_html
@@ -360,6 +361,19 @@ def test_an_attachment_is_not_shown_again_and_again():
     shown = markdown_to_html("![p](attachment:a)" * 3, attachments, room)
     assert shown.count("<img") == 1
     assert shown.count(f"p {PICTURE_LEFT_OUT}") == 2
+
+
+def test_a_picture_that_has_no_place_is_not_built(monkeypatch):
+    """Bug: each of thousands of references to one picture was built before it was left out."""
+    built = []
+    image = IPythonRenderer.image
+    monkeypatch.setattr(
+        IPythonRenderer, "image", lambda *arguments: built.append(1) or image(*arguments)
+    )
+    attachments = {"a": {"image/png": "QQ==" * 100}}
+    shown = markdown_to_html("![p](attachment:a)" * 50, attachments, Room(pictures=1_100))
+    assert shown.count("<img") == 2
+    assert len(built) <= 3
 
 
 def test_the_cells_of_a_page_share_its_room():
