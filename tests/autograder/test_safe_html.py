@@ -421,14 +421,24 @@ def test_what_every_notebook_holds_is_rendered_once_and_takes_its_room_each_time
 
 
 def test_what_lacks_something_for_want_of_room_is_not_kept(kept, page):
-    shown = page("*a* $x$", Room())
+    # the formula takes more than all that comes after it
+    text = f"*a* ${'x+' * 20}x$"
+    shown = page(text, Room())
     assert len(kept) == 2
     # known, and yet too much for this page
-    assert "<math" not in page("*a* $x$", Room(500))
-    for left in range(0, 6_000, 50):
+    assert "<math" not in page(text, Room(1_000))
+    for left in range(0, 10_000, 100):
         kept.clear()
-        page("*a* $x$", Room(left))
-        assert page("*a* $x$", Room()) == shown
+        page(text, Room(left))
+        assert page(text, Room()) == shown
+
+
+def test_what_takes_room_for_text_takes_it_each_time(kept, page):
+    rooms = [Room(), Room()]
+    for room in rooms:
+        assert TOO_MUCH_CODE in page("." * (MAX_COLOURED_LINE + 1), room)
+    assert rooms[0] == rooms[1]
+    assert rooms[0].text < Room().text
 
 
 def test_what_looks_otherwise_in_another_notebook_is_rendered_for_each(kept, page):
@@ -452,8 +462,9 @@ def test_little_is_kept_and_what_was_used_last(kept, page):
     assert len(kept) == KEPT_TEXTS
     assert [text for _, text in kept][-4:] == ["first", "first", "another", "another"]
     assert "0" not in {text for _, text in kept}
-    page("x" * MAX_KEPT_CHARACTERS, Room())
-    assert "x" not in {text[:1] for _, text in kept}
+    large = f"${'x+' * 1_000}x$ " * 6
+    assert len(page(large, Room())) > MAX_KEPT_CHARACTERS
+    assert ("Markdown", large) not in kept
 
 
 def test_code_is_coloured_where_that_is_quick():
