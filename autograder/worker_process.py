@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -97,7 +99,7 @@ def hang_up(connection: Connection) -> None:
 class WorkerServer:
     """The process that workers are forked from, each for a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, temporary_folder: str) -> None:
         self.lock = threading.Lock()
         self.connection, theirs = Pipe()
         # our own source first, so that both sides run the same code from wherever it lies
@@ -115,6 +117,7 @@ class WorkerServer:
                 "OMP_NUM_THREADS": "1",
                 "MKL_NUM_THREADS": "1",
                 "PYTHONPATH": f"{source}{os.pathsep}{python_path}" if python_path else source,
+                "TMPDIR": temporary_folder,
             },
             # Ctrl-C is for the command, which tells its processes
             start_new_session=True,
@@ -243,6 +246,8 @@ class WorkerProcesses:
 
     def __init__(self, cores: Sequence[int] = ()) -> None:
         self.cores = cores
+        # what is killed leaves students' files there
+        self.folder = ""
         self.server: WorkerServer | None = None
         self.idle: list[WorkerProcess] = []
         self.busy: set[WorkerProcess] = set()
@@ -271,7 +276,8 @@ class WorkerProcesses:
             self.server.close()
             self.server = None
         if self.server is None:
-            self.server = WorkerServer()
+            self.folder = self.folder or tempfile.mkdtemp(prefix="autograder-")
+            self.server = WorkerServer(self.folder)
         return WorkerProcess(self.server, self._free_core())
 
     def _free_core(self) -> int | None:
@@ -291,3 +297,5 @@ class WorkerProcesses:
             process.close()
         if self.server is not None:
             self.server.close()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)

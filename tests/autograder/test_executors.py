@@ -71,6 +71,15 @@ def end_this_process(request, root=None):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_this_process_with_files(request, root=None):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/student.py", "w"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def end_this_worker(request, root=None):
     from pathlib import Path
 
@@ -182,6 +191,16 @@ def test_a_process_that_ends_costs_its_own_request_alone(tasks):
         with pytest.raises(WorkerEndedError, match="ended by SIGKILL"):
             bad.result()
         assert len({future.result() for future in good}) == 1
+
+
+def test_a_process_that_is_killed_leaves_no_files(tasks, tmp_path, monkeypatch):
+    """Bug: a student's files stayed in the machine's temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with LocalPool(1) as pool:
+        with pytest.raises(WorkerEndedError):
+            pool.submit(tasks.end_this_process_with_files, b"").result()
+        assert [path.name for path in tmp_path.rglob("*.py")] == ["student.py"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_request_that_computes_for_good_is_ended_and_costs_itself_alone(tasks):
