@@ -6,6 +6,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 
 from autograder.assignment import Assignment
+from autograder.markup_room import Room
 from autograder.outputs import (
     clamped_outputs,
     judged_outputs,
@@ -16,7 +17,6 @@ from autograder.outputs import (
 )
 from autograder.rebuild import grade_id_of, is_judged
 from autograder.record import Record
-from autograder.safe_html import Room
 from autograder.verdict import CellVerdict, SubmissionVerdict
 
 NOT_READ = "The submission could not be read, so nothing was checked."

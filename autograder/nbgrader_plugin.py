@@ -43,9 +43,10 @@ from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
 from autograder.outputs import own_sentence
+from autograder.page_filters import code_filter
 from autograder.rebuild import rebuild
 from autograder.record import Record, number, points_text
-from autograder.safe_html import code_filter, text_to_html
+from autograder.safe_html import text_to_html
 from autograder.skeleton import load_skeleton
 from autograder.verdict import SubmissionVerdict
 
@@ -337,10 +338,10 @@ def use_autograder(config: Config) -> None:
     # formgrader renders with the plain HTMLExporter
     config.HTMLExporter.sanitize_html = True
     config.HTMLExporter.filters = {
-        "markdown2html": "autograder.safe_html.markdown_filter",
-        "highlight_code": "autograder.safe_html.code_filter",
-        "clean_html": "autograder.safe_html.clean_filter",
-        "strip_files_prefix": "autograder.safe_html.files_filter",
+        "markdown2html": "autograder.page_filters.markdown_filter",
+        "highlight_code": "autograder.page_filters.code_filter",
+        "clean_html": "autograder.page_filters.clean_filter",
+        "strip_files_prefix": "autograder.page_filters.files_filter",
         "ansi2html": f"{plugin}.plain_text",
     }
 

@@ -12,14 +12,9 @@ from nbconvert.filters.ansi import strip_ansi
 from nbformat import NotebookNode, from_dict
 
 from autograder.intake import printable
+from autograder.markup_room import Room, TooMuchMarkupError
 from autograder.record import number, points_text
-from autograder.safe_html import (
-    TOO_MUCH_HTML,
-    Room,
-    TooMuchMarkupError,
-    clean_bounded_html,
-    text_to_html,
-)
+from autograder.safe_html import TOO_MUCH_HTML, clean_bounded_html, text_to_html
 from autograder.verdict import CellVerdict, CheckResult, Finding
 
 MAX_TEXT_CHARACTERS = 20_000

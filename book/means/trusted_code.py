@@ -53,7 +53,13 @@ READERS = {
         "checking/known_cases.py",
         "checking/student.py",
     ),
-    "outputs": ("outputs.py", "safe_html.py"),
+    "outputs": (
+        "outputs.py",
+        "safe_html.py",
+        "safe_markdown.py",
+        "markup_room.py",
+        "page_filters.py",
+    ),
 }
 SILENT = {
     tokenize.COMMENT,

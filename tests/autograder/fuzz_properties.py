@@ -24,7 +24,8 @@ from autograder.intake import parse_submission
 from autograder.not_allowed import uses
 from autograder.outputs import as_display, tidied
 from autograder.rebuild import rebuild
-from autograder.safe_html import clean_student_html, markdown_to_html
+from autograder.safe_html import clean_student_html
+from autograder.safe_markdown import markdown_to_html
 from autograder.student_process import readable_outputs, understand_reply
 from tests.autograder.attack_course import active_content, graded_notebook, tampered
 

@@ -4,6 +4,7 @@ from nbgrader.utils import determine_grade
 
 from autograder import safe_html
 from autograder.judged_notebook import write_verdict
+from autograder.markup_room import Room
 from autograder.outputs import (
     as_display,
     book_link,
@@ -17,7 +18,7 @@ from autograder.outputs import (
     verdict_text,
 )
 from autograder.record import Record
-from autograder.safe_html import TOO_MUCH_HTML, Room
+from autograder.safe_html import TOO_MUCH_HTML
 from autograder.verdict import CellVerdict, CheckResult, Finding, SubmissionVerdict
 
 PASSED = CheckResult("test_a", "The mean is right.", 1, "passed")
@@ -200,7 +201,7 @@ def test_a_test_that_has_no_room_to_be_shown_is_graded_as_ever(decides, grade):
 
 
 def test_html_beside_a_verdict_is_not_cleaned(monkeypatch):
-    monkeypatch.setattr(safe_html, "_cleaned", None)
+    monkeypatch.setattr(safe_html, "cleaned", None)
     shown = {"text/html": "<b>x</b>", "text/plain": "x"}
     (text,) = as_display([{"output_type": "display_data", "data": shown, "metadata": {}}])
     assert text.data["text/plain"] == "What the notebook showed here:\nx"

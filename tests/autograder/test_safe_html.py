@@ -1,7 +1,3 @@
-from collections import OrderedDict
-
-import jinja2
-import nbformat
 import pandas
 import pytest
 from bs4 import BeautifulSoup
@@ -11,37 +7,32 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer
 from pygments.lexer import Lexer
 
 from autograder import safe_html
+from autograder.markup_room import MARK_WORK, MAX_PAGE_WORK, Room
 from autograder.safe_html import (
     ATTRIBUTES,
     COLOURING_WORK,
-    KEPT_TEXTS,
     LINK,
-    MARK_WORK,
-    MARKDOWN_WORK,
-    MATHML_ATTRIBUTES,
-    MATHML_TAGS,
     MAX_COLOURED_LINE,
     MAX_HTML_MARKS,
-    MAX_KEPT_CHARACTERS,
-    MAX_MARKDOWN_CHARACTERS,
-    MAX_PAGE_WORK,
     MAX_SOURCE_SHOWN,
     PICTURE,
-    PICTURE_LEFT_OUT,
     TAGS,
     TOO_MUCH_CODE,
     TOO_MUCH_HTML,
-    TOO_MUCH_MARKDOWN,
-    Room,
-    clean_filter,
     clean_html,
     clean_student_html,
-    code_filter,
     code_to_html,
-    markdown_filter,
+    text_to_html,
+)
+from autograder.safe_markdown import (
+    MARKDOWN_WORK,
+    MATHML_ATTRIBUTES,
+    MATHML_TAGS,
+    MAX_MARKDOWN_CHARACTERS,
+    PICTURE_LEFT_OUT,
+    TOO_MUCH_MARKDOWN,
     markdown_to_html,
     mathml,
-    text_to_html,
 )
 
 ATTACKS = [
@@ -214,13 +205,13 @@ def test_html_that_would_take_long_is_shown_as_text(html):
 
 def test_html_is_given_up_at_the_first_tag_too_many(monkeypatch):
     opened = []
-    push = safe_html._BoundedSoup.pushTag
+    push = safe_html.BoundedSoup.pushTag
 
     def counted(self, tag):
         opened.append(tag)
         push(self, tag)
 
-    monkeypatch.setattr(safe_html._BoundedSoup, "pushTag", counted)
+    monkeypatch.setattr(safe_html.BoundedSoup, "pushTag", counted)
     clean_student_html("<b><p>" * 2_000)
     # the tree's root is opened as a tag is
     assert len(opened) == safe_html.MAX_OPEN_TAGS + 1
@@ -229,9 +220,9 @@ def test_html_is_given_up_at_the_first_tag_too_many(monkeypatch):
 @pytest.mark.parametrize("open_end", ["<a", "<a b='", "<a b=\"'", "<!-", "<?", "<![CDATA[", "</a"])
 def test_a_parser_is_given_whole_tags_only(monkeypatch, open_end):
     given_text = []
-    soup = safe_html._BoundedSoup
+    soup = safe_html.BoundedSoup
     monkeypatch.setattr(
-        safe_html, "_BoundedSoup", lambda text, kind: given_text.append(text) or soup(text, kind)
+        safe_html, "BoundedSoup", lambda text, kind: given_text.append(text) or soup(text, kind)
     )
     shown = clean_student_html(f"{open_end} x " * 50 + "<b>y</b>")
     assert given_text[0].count("<") == 2
@@ -376,97 +367,6 @@ def test_a_picture_that_has_no_place_is_not_built(monkeypatch):
     assert len(built) <= 3
 
 
-def test_the_cells_of_a_page_share_its_room():
-    environment = jinja2.Environment()
-    environment.filters["markdown"] = markdown_filter
-    page = environment.from_string("{{ '$x$' | markdown }}{{ '$y$' | markdown }}")
-    resources = {safe_html.ROOM: Room(9 * MARK_WORK)}
-    assert page.render(resources=resources).count("<math") == 1
-    assert page.render(resources={}).count("<math") == 2
-    assert page.render().count("<math") == 2
-
-
-@pytest.fixture
-def kept(monkeypatch):
-    kept = OrderedDict()
-    monkeypatch.setattr(safe_html, "_kept", kept)
-    return kept
-
-
-@pytest.fixture
-def page():
-    """Render one piece of Markdown and one of code in a room, with a cell's attachments."""
-    environment = jinja2.Environment()
-    environment.filters.update(markdown=markdown_filter, code=code_filter)
-    template = environment.from_string("{{ text | markdown }}{{ text | code(metadata) }}")
-
-    def render(text, room, **names):
-        return template.render(text=text, resources={safe_html.ROOM: room}, **names)
-
-    return render
-
-
-def test_what_every_notebook_holds_is_rendered_once_and_takes_its_room_each_time(
-    kept, page, monkeypatch
-):
-    rooms = [Room(), Room(), Room(10_000)]
-    shown = page("*a* $x$", rooms[0])
-    assert "<math" in shown
-    assert '<span class="o">' in shown
-    for name in ("markdown_to_html", "code_to_html"):
-        monkeypatch.setattr(safe_html, name, lambda *_: pytest.fail("it was rendered again"))
-    assert [page("*a* $x$", room) for room in rooms[1:]] == [shown, shown]
-    assert rooms[0] == rooms[1] != Room()
-    assert Room().left - rooms[1].left == 10_000 - rooms[2].left
-
-
-def test_what_lacks_something_for_want_of_room_is_not_kept(kept, page):
-    # the formula takes more than all that comes after it
-    text = f"*a* ${'x+' * 20}x$"
-    shown = page(text, Room())
-    assert len(kept) == 2
-    # known, and yet too much for this page
-    assert "<math" not in page(text, Room(1_000))
-    for left in range(0, 10_000, 100):
-        kept.clear()
-        page(text, Room(left))
-        assert page(text, Room()) == shown
-
-
-def test_what_takes_room_for_text_takes_it_each_time(kept, page):
-    rooms = [Room(), Room()]
-    for room in rooms:
-        assert TOO_MUCH_CODE in page("." * (MAX_COLOURED_LINE + 1), room)
-    assert rooms[0] == rooms[1]
-    assert rooms[0].text < Room().text
-
-
-def test_what_looks_otherwise_in_another_notebook_is_rendered_for_each(kept, page):
-    javascript = {"metadata": {"language_info": {"name": "javascript"}}}
-    picture = {"attachments": {"a": {"image/png": "QUJD"}}}
-    text = "![let](attachment:a)"
-    plain = page(text, Room())
-    assert page(text, Room(), nb=javascript) != plain
-    assert page(text, Room(), metadata={"magics_language": "html"}) != plain
-    assert "data:image/png;base64,QUJD" in page(text, Room(), cell=picture)
-    assert "data:image" not in page(text, Room())
-
-
-def test_little_is_kept_and_what_was_used_last(kept, page):
-    page("first", Room())
-    for number in range(KEPT_TEXTS // 2 - 1):
-        page(str(number), Room())
-    page("first", Room())
-    assert len(kept) == KEPT_TEXTS
-    page("another", Room())
-    assert len(kept) == KEPT_TEXTS
-    assert [text for _, text in kept][-4:] == ["first", "first", "another", "another"]
-    assert "0" not in {text for _, text in kept}
-    large = f"${'x+' * 1_000}x$ " * 6
-    assert len(page(large, Room())) > MAX_KEPT_CHARACTERS
-    assert ("Markdown", large) not in kept
-
-
 def test_code_is_coloured_where_that_is_quick():
     def colour(source):
         return f'<span class="k">{source}</span>'
@@ -538,27 +438,3 @@ def test_code_in_markdown_that_would_take_long_is_not_coloured(monkeypatch, lang
     )
     assert "<span" not in markdown_to_html(FENCED.format(language, code), room=Room(work))
     assert lexed == []
-
-
-def test_code_is_coloured_as_the_notebooks_language_within_the_room_of_the_page():
-    environment = jinja2.Environment()
-    environment.filters["highlight_code"] = code_filter
-    page = environment.from_string("{{ 'let x' | highlight_code(metadata={}) }}" * 2)
-    javascript = nbformat.v4.new_notebook(metadata={"language_info": {"name": "javascript"}})
-    assert page.render(nb=javascript).count('<span class="kd">let</span>') == 2
-    python = nbformat.v4.new_notebook()
-    assert page.render(nb=python).count('<span class="n">let</span>') == 2
-    # the lexer's work and that of three elements in another
-    room = Room(len("let x") * (1 + COLOURING_WORK) + 12 * MARK_WORK)
-    resources = {safe_html.ROOM: room}
-    assert page.render(nb=python, resources=resources).count('<span class="n">let</span>') == 1
-
-
-def test_a_formula_in_shown_markdown_is_still_one():
-    """Bug: Markdown was cleaned once more, without its formulas."""
-    environment = jinja2.Environment()
-    environment.filters |= {"markdown2html": markdown_filter, "clean_html": clean_filter}
-    page = environment.from_string(r"{{ '$x^2$ <b class=a>' | markdown2html | clean_html }}")
-    assert page.render() == markdown_to_html("$x^2$ <b class=a>")
-    page = environment.from_string("{{ '<math><mi>x</mi></math>' | clean_html }}")
-    assert page.render() == "x"
