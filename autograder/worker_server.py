@@ -93,7 +93,9 @@ def _end() -> NoReturn:
     """End this process at once: to take torch apart takes half a second."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     atexit._run_exitfuncs()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)
 
 

@@ -538,6 +538,7 @@ def kill(warm):
 def test_a_submission_is_not_blamed_for_the_end_of_the_warm_process(toy, toy_notebook):
     run = NotebookRun(toy_notebook(RIGHT), toy, limits=QUICK)
     kill(run.process.warm)
+    assert run.process.peer.wait(10)
     verdict = run.run_cells()
     assert "ended" in " ".join(verdict.stopped.values())
     with pytest.raises(WarmProcessEndedError, match="short of memory"):

@@ -259,7 +259,9 @@ def test_what_a_request_raises_is_told_by_name(tasks):
         assert pool.submit(base64.b64encode, b"a").result() == b"YQ=="
 
 
-def test_standard_output_is_for_results_alone(tasks, capfd):
+def test_standard_output_is_for_results_alone(tasks, capfd, monkeypatch):
+    # what a worker has printed must not be lost when it ends
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with LocalPool(1) as pool:
         assert pool.submit(tasks.print_and_reply, b"yes").result() == b"yes"
     assert capfd.readouterr() == ("", "not a result\n")
