@@ -22,7 +22,7 @@ from typing import Any
 
 from jinja2 import BytecodeCache, Environment
 from jinja2.bccache import Bucket
-from nbconvert.exporters import HTMLExporter, NotebookExporter
+from nbconvert.exporters import HTMLExporter, NotebookExporter, TemplateExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbconvert.filters.ansi import strip_ansi
 from nbformat import NotebookNode
@@ -43,7 +43,7 @@ from autograder.intake import Submission, read_submission
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
 from autograder.outputs import own_sentence
-from autograder.page_filters import code_filter
+from autograder.page_filters import code_filter, described_filter
 from autograder.rebuild import rebuild
 from autograder.record import Record, number, points_text
 from autograder.safe_html import text_to_html
@@ -259,6 +259,7 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
         yield from super().default_filters()
         yield "as_text", text_to_html
         yield "code_html", code_filter
+        yield "described", described_filter
 
     def from_notebook_node(
         self, notebook: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
@@ -274,7 +275,12 @@ class FeedbackExporter(HTMLExporter):  # type: ignore[misc]
         resources["extra_credit_words"] = extra_credit_words
         resources["code_style"] = code_style()
         notebook = self._without_mark_schemes(notebook)
-        return super().from_notebook_node(notebook, resources, **options)  # type: ignore[no-any-return]
+        # HTMLExporter would parse the whole page once more, for pictures that have no text
+        resources = self._init_resources(resources)
+        page: tuple[str, dict[str, Any]] = TemplateExporter.from_notebook_node(
+            self, notebook, resources, **options
+        )
+        return page
 
     def _part_grades(self, names: dict[str, str]) -> dict[str, PartGrade]:
         """Return what the gradebook says of each part; nbgrader puts in less than that."""

@@ -13,7 +13,7 @@ from jinja2.runtime import Context
 from nbconvert.filters.highlight import Highlight2HTML
 
 from autograder.markup_room import MAX_PAGE_WORK, Room
-from autograder.safe_html import clean_html, clean_student_html, code_to_html
+from autograder.safe_html import NO_DESCRIPTION, clean_html, clean_student_html, code_to_html
 from autograder.safe_markdown import markdown_to_html
 
 ROOM = "room for markup"
@@ -55,6 +55,12 @@ def files_filter(text: str) -> str:
     That looks for a link from each bracket to the end of the line.
     """
     return text
+
+
+def described_filter(picture: str) -> str:
+    """Say of a picture without a description that it has none."""
+    has_one = ' alt="' in picture
+    return picture if has_one else picture.replace("<img ", f'<img alt="{NO_DESCRIPTION}" ', 1)
 
 
 @pass_context

@@ -44,6 +44,7 @@ MAX_COLOURED_LINE = 1_000
 COLOURING_WORK = 50
 MAX_COLOURED_CHARACTERS = 20_000
 MAX_SOURCE_SHOWN = 20_000
+NO_DESCRIPTION = "a picture without a description"
 TOO_MUCH_HTML = "[HTML with too many tags; its source:]"
 TOO_MUCH_CODE = "[Code that is too long to be coloured:]"
 LINK = re.compile(r"(?:https?://|file:///|mailto:|#)", re.IGNORECASE)
@@ -176,6 +177,7 @@ def without_dropped(text: str, soup_of: type[BeautifulSoup]) -> str:
         if not PICTURE.match(str(picture.get("src", ""))):
             # replacing it would look for its place among all that it stands with
             picture.string, picture.hidden = str(picture.get("alt", "")), True
+        picture.attrs.setdefault("alt", NO_DESCRIPTION)
     return str(soup)
 
 
