@@ -403,7 +403,7 @@ def _report(options: argparse.Namespace) -> int:
     if students:
         _make_folder(folder)
         _log_to(course.results / "logs" / f"report_{assignment.name}.log")
-        with _progress(Console(stderr=True)) as progress:
+        with _ended_by_sigterm(), _progress(Console(stderr=True)) as progress:
             task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
             failed = write_feedback(
                 course, assignment, students, lambda _: progress.advance(task), options.workers
@@ -414,6 +414,16 @@ def _report(options: argparse.Namespace) -> int:
         told = f"no feedback page could be made for {student!r}: {reason}"
         print(f"autograder: {told}", file=sys.stderr)
     return NOT_ALL_WELL if failed else OK
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _make_folder(folder: Path) -> None:

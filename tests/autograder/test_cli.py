@@ -1,14 +1,17 @@
 import errno
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from autograder import cli
 from autograder.assignment import Assignment
 from autograder.cli import main
 from autograder.recorder import FolderWriter
@@ -55,6 +58,25 @@ def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_report_that_is_terminated_says_how_to_go_on(here, capsys, hand_in, monkeypatch):
+    """Bug: its processes were left to end by themselves, with tracebacks."""
+    hand_in("ada")
+    here.folder("autograded", "ada", "toy").mkdir(parents=True)
+
+    def end(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(cli, "write_feedback", end)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert main(["report", "toy"]) == 130
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "stopped; the same command goes on" in capsys.readouterr().err
 
 
 def test_a_missing_submission_folder_is_named(here, capsys, hand_in):
