@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -81,6 +82,9 @@ USER_ERRORS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a terminal need not have every character of a table
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     quiet_nbgrader()
     try:

@@ -34,6 +34,7 @@ INTERRUPTS = 10
 # of a processor, for one request; what a student's processes take is limited by themselves
 TRUSTED_SECONDS = 120
 END_SECONDS = 5
+SERVER = (sys.executable, "-P", "-m", "autograder.worker_server")
 # the name of a function, the course's root if the function needs it, and what it is called with
 Request = tuple[bytes, bytes, bytes]
 
@@ -106,7 +107,7 @@ class WorkerServer:
         source = str(Path(__file__).parents[1])
         python_path = os.environ.get("PYTHONPATH", "")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "autograder.worker_server", str(theirs.fileno())],
+            [*SERVER, str(theirs.fileno()), temporary_folder],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             # standard output is for results alone

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -38,7 +39,18 @@ def main() -> None:
             else:
                 _, status = os.waitpid(int(client.recv_bytes()), 0)
                 client.send_bytes(str(os.waitstatus_to_exitcode(status)).encode())
+    _remove_after_the_last_worker(sys.argv[2])
     _end()
+
+
+def _remove_after_the_last_worker(folder: str) -> None:
+    """Remove the run's temporary folder, which a client that was killed cannot."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    atexit._run_exitfuncs()
+    with contextlib.suppress(ChildProcessError):
+        while os.wait():
+            pass
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fork(client: Connection) -> None:

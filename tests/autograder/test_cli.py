@@ -42,6 +42,21 @@ def test_an_unknown_assignment_is_named(here, capsys, command):
     )
 
 
+def test_a_terminal_that_lacks_characters_gets_the_tables_without_them():
+    """Bug: on a terminal without dashes, `grade` ended with a traceback when all was graded."""
+    code = (
+        "import sys\n"
+        "from autograder import cli\n"
+        "cli._doctor = lambda options: print('a\u2013b')\n"
+        "sys.exit(cli.main(['doctor']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.stdout, done.stderr) == ("a?b\n", "")
+
+
 def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback():
     code = (
         "import os, signal, sys\n"

@@ -80,6 +80,15 @@ def end_this_process_with_files(request, root=None):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def wait_with_files(request, root=None):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "student.py").touch()
+        time.sleep(600)
+
+
 def end_this_worker(request, root=None):
     from pathlib import Path
 
@@ -201,6 +210,27 @@ def test_a_process_that_is_killed_leaves_no_files(tasks, tmp_path, monkeypatch):
             pool.submit(tasks.end_this_process_with_files, b"").result()
         assert [path.name for path in tmp_path.rglob("*.py")] == ["student.py"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_is_killed_leaves_no_files(tasks, tmp_path):
+    """Bug: the run's temporary folder stayed in the machine's."""
+    script = (
+        "import executor_tasks\n"
+        "from autograder.executors import LocalPool\n"
+        "LocalPool(1).submit(executor_tasks.wait_with_files, b'')\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as command:
+        wait_until(lambda: list(tmp_path.rglob("student.py")))
+        command.kill()
+    wait_until(lambda: not list(tmp_path.iterdir()))
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
 
 
 def test_a_request_that_computes_for_good_is_ended_and_costs_itself_alone(tasks):
