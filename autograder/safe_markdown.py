@@ -140,6 +140,12 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
             return cast(str, super().block_code(code))
         return self.set_aside(shown, "", "div")
 
+    def task_list_item(self, text: str, checked: bool = False) -> str:
+        """Show the box of a task as a character: no element of a form is kept."""
+        box = "☑" if checked else "☐"
+        start = "<p>" if text.startswith("<p>") else ""
+        return f"<li>{start}{box} {text.removeprefix(start)}</li>\n"
+
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an attached picture, or its text where there is none."""
         left_out = f"{text} {PICTURE_LEFT_OUT}"

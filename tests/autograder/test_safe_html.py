@@ -171,6 +171,15 @@ def test_attached_pictures_are_shown_and_missing_ones_are_not():
     assert "<img" not in markdown_to_html("![plot](attachment:none.png)")
 
 
+def test_the_boxes_of_a_task_list_are_characters():
+    """Bug: with the forms' elements the boxes went, and done looked like not done."""
+    html = markdown_to_html("- [ ] to do\n- [x] done\n\n1. [x] also\n\n   more\n2. a list's\n")
+    items = [
+        item.get_text(" ", strip=True) for item in BeautifulSoup(html, "html.parser").select("li")
+    ]
+    assert items == ["☐ to do", "☑ done", "☑ also more", "a list's"]
+
+
 def test_text_becomes_escaped_text_with_code():
     assert text_to_html("`f` <b>") == "<code>f</code> &lt;b&gt;"
     assert text_to_html("one ` only") == "one ` only"
