@@ -33,6 +33,9 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     # one heap for all, which `child/libraries.py` packs and has in large pages
     "PYTHONMALLOC": "malloc",
+    # there is no network: `%pip install` would try again for eight seconds, in every notebook
+    "PIP_RETRIES": "0",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     # `torch.compile` would make headers that are larger than a file may be
     "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
 }

@@ -447,6 +447,13 @@ def test_a_compiler_makes_no_header_that_is_larger_than_a_file_may_be():
     assert output["data"]["text/plain"] == "False"
 
 
+def test_an_installation_without_a_network_is_tried_once():
+    """Bug: `%pip install` at its top had every notebook wait for pip's retries."""
+    text = "".join(output["text"] for output in outputs_of("%pip install no-such").outputs[0])
+    assert "No matching distribution found for no-such" in text
+    assert "Retrying" not in text
+
+
 def test_a_display_is_updated_in_its_place():
     verdict = outputs_of("handle = display('first', display_id='here')\nhandle.update('second')")
     assert [out["data"]["text/plain"] for out in verdict.outputs[0]] == ["'second'"]
