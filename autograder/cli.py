@@ -62,8 +62,8 @@ exit status:
        (one that is damaged is graded), a feedback page that could not be made, an exercise that is
        out of step, checks not passed
   2    wrong use: something named is not there, or the course or this machine is not ready
-  130  stopped by Ctrl-C or SIGTERM; what was done is recorded, and the same command goes on from
-       there, unless it has --force
+  130  stopped by Ctrl-C, SIGTERM or a terminal that was closed; what was done is recorded, and the
+       same command goes on from there, unless it has --force
 """
 WORKERS = "processes (default: one a core)"
 # one long name must not take the room of what happened to all
@@ -243,20 +243,25 @@ def _course(options: argparse.Namespace) -> Course:
 
 @contextlib.contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM set `stop`; a second one interrupts at once."""
+    """Have what ends a command set `stop`; a second signal interrupts at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in _ending_signals()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a command; under `nohup` a terminal that is closed does not."""
+    outlives_terminal = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if outlives_terminal else [signal.SIGHUP])]
 
 
 def _log_to(path: Path) -> None:
@@ -407,7 +412,7 @@ def _report(options: argparse.Namespace) -> int:
     if students:
         _make_folder(folder)
         _log_to(course.results / "logs" / f"report_{assignment.name}.log")
-        with _ended_by_sigterm(), _progress(Console(stderr=True)) as progress:
+        with _ended_like_ctrl_c(), _progress(Console(stderr=True)) as progress:
             task = progress.add_task(f"feedback on {assignment.name}", total=len(students))
             failed = write_feedback(
                 course, assignment, students, lambda _: progress.advance(task), options.workers
@@ -421,13 +426,15 @@ def _report(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Have the other signals that end a command do what Ctrl-C does."""
+    numbers = [number for number in _ending_signals() if number != signal.SIGINT]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _make_folder(folder: Path) -> None:

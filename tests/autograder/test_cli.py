@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
@@ -75,22 +76,35 @@ def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback():
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
-def test_a_report_that_is_terminated_says_how_to_go_on(here, capsys, hand_in, monkeypatch):
+def test_a_command_under_nohup_outlives_its_terminal():
+    stop = threading.Event()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._stopping(stop), cli._ended_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not stop.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_report_that_is_terminated_says_how_to_go_on(here, capsys, hand_in, monkeypatch, number):
     """Bug: its processes were left to end by themselves, with tracebacks."""
     hand_in("ada")
     here.folder("autograded", "ada", "toy").mkdir(parents=True)
 
     def end(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
     monkeypatch.setattr(cli, "write_feedback", end)
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(number, lambda *_: None)
     try:
+        handler = signal.getsignal(number)
         assert main(["report", "toy"]) == 130
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        assert signal.getsignal(number) == handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert "stopped; the same command goes on" in capsys.readouterr().err
 
 

@@ -183,7 +183,7 @@ def test_nothing_is_graded_twice_without_need_and_all_of_it_with_force(class_roo
     assert first == again == forced
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_cleanly_and_the_same_command_goes_on(
     class_root, uninterrupted, tmp_path, number
 ):
