@@ -207,10 +207,7 @@ class CellJudge:
         if not isinstance(self.caller, ProcessCaller):
             return judge_exception(collected.run(case))
         name = (collected.version, case.nodeid, self.class_seed)
-        try:
-            known = follow(name, self.caller)
-        except StudentStoppedError as error:
-            return judge_exception(error)
+        known = follow(name, self.caller)
         if isinstance(known, Decided):
             self.calls += known.calls
             return known.judgement

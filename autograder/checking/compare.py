@@ -67,9 +67,13 @@ def _compare_sequences(
 def _compare_numbers(function: str, value: Any, expected: Any, tolerance: Tolerance) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CheckFailedError(f"`{function}` returned {_kind(value)}; expected a number.")
-    as_tensor = torch.tensor(float(value)).double(), torch.tensor(float(expected)).double()
-    if not tolerance.accepts(*as_tensor):
+    if not tolerance.accepts(_as_tensor(value), _as_tensor(expected)):
         raise CheckFailedError(f"`{function}` returned a wrong number.")
+
+
+def _as_tensor(number: float) -> torch.Tensor:
+    # torch's default would round to float32, where 1e300 and 1e200 are both infinite
+    return torch.tensor(float(number), dtype=torch.float64)
 
 
 def _compare_tensors(what: str, value: Any, expected: torch.Tensor, tolerance: Tolerance) -> None:

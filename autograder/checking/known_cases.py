@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from autograder.checking.cache import ResultCache
+from autograder.checking.failure import StudentStoppedError
 from autograder.checking.student import ProcessCaller, RecordedCall, Reply
 from autograder.verdict import Judgement
 
@@ -77,14 +78,20 @@ class ReplayingCaller(ProcessCaller):
 
 
 def follow(case: Hashable, caller: ProcessCaller) -> Decided | list[Exchange]:
-    """Ask what a case asks for as long as that is known; return what it decides, or the replies."""
+    """Ask what a case asks for as long as that is known; return what it decides, or the replies.
+
+    Where the student's process stops the case has to meet that itself, after the calls before it.
+    """
     exchanges: list[Exchange] = []
     if case in _unrepeatable:
         return exchanges
     state = b""
     known = _known.find((case, state))
     while isinstance(known, Asked):
-        reply = caller.exchange(known.function, known.request)
+        try:
+            reply = caller.exchange(known.function, known.request)
+        except StudentStoppedError:
+            return exchanges
         exchanges.append(Exchange(known.function, known.request, reply))
         state = _after(state, reply)
         known = _known.find((case, state))

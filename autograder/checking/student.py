@@ -78,7 +78,7 @@ class ProcessCaller(ABC):
         Raises
         ------
         StudentStoppedError
-            If no reply comes.
+            If no reply comes; so does every request that follows.
         """
 
     @abstractmethod
@@ -301,7 +301,8 @@ def _identity(reference: Callable[..., Any]) -> Hashable:
         and not reference.__defaults__
         and not reference.__kwdefaults__
     ):
-        return reference.__code__
+        # equal code says something else beside other constants, such as those of an edited file
+        return reference.__code__, ById(reference.__globals__)
     # kept by the cache, so that no other object can take its place
     return ById(reference)
 

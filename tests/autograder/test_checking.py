@@ -36,6 +36,8 @@ EXACT = Tolerance(0.0)
         (torch.tensor([0.5]), torch.ones(1), "more than 1 %"),
         (torch.tensor([1.0001]), torch.ones(1), "close, but not"),
         (2.0, 1.0, "wrong number"),
+        (1.0 + 1e-9, 1.0, "wrong number"),
+        (1e200, 1e300, "wrong number"),
         (True, 1.0, "a bool; expected a number"),
         ([1.0], [1.0, 2.0], "expected 2 values"),
         ([1.0, 3.0], [1.0, 2.0], "wrong number"),
@@ -237,6 +239,14 @@ def test_a_reference_is_computed_once_for_the_same_arguments():
 def test_references_that_differ_in_what_they_hold_are_told_apart(one, other):
     x = torch.ones(2)
     assert not torch.equal(expected_outcome(one, [x]).value, expected_outcome(other, [x]).value)
+
+
+def test_a_reference_is_computed_anew_when_a_constant_of_its_file_was_edited(toy):
+    file = toy.checks / "test_square.py"
+    scaled = file.read_text().replace("lambda x: x * x", "lambda x: x * SCALE")
+    for scale in (2, 3):
+        file.write_text(f"{scaled}\n\nSCALE = {scale}\n")
+        assert judge(toy, {"square": times(scale)})["test_square"].earned == 3
 
 
 def test_an_argument_that_bytes_do_not_tell_is_never_looked_up():

@@ -136,6 +136,29 @@ def test_a_stopped_process_is_not_remembered(course):
     assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
 
 
+class AnswersOnce(Functions):
+    """Squares a vector, doubles a number, and ends at a process's second request."""
+
+    def __init__(self):
+        super().__init__(lambda x: x * x if x.dim() else 2 * x)
+
+    def exchange(self, function, request):
+        reply = super().exchange(function, request)
+        self.stops = True
+        return reply
+
+    def close(self):
+        self.stops = False
+
+
+def test_what_a_stopped_process_did_before_counts_whoever_was_judged_before(course):
+    first = verdict_on(course, AnswersOnce())
+    assert [check.outcome for check in first.checks] == ["stopped", "failed"]
+    assert not first.findings
+    verdict_on(course, Functions(lambda x: x * x))
+    assert verdict_on(course, AnswersOnce()) == first
+
+
 def test_a_check_that_asks_something_else_each_time_is_run_each_time(course):
     drawn = CHECKS.replace("torch.randn(3, generator=generator)", "torch.rand(3)")
     (course.checks / "test_square.py").write_text(drawn)
