@@ -243,6 +243,10 @@ class _Run:
         """Return the records of a submission if they are up to date."""
         if pending.student not in self.recorder.submitted or pending.error:
             return {}
+        in_gradebook, _ = self.recorder.submitted[pending.student]
+        # the folder's own records know nothing of a gradebook that was put back from a copy
+        if pending.folder.timestamp not in (None, in_gradebook):
+            return {}
         try:
             records = read_records(self.batch.course, self.batch.assignment, pending.student)
         except (OSError, ValueError):

@@ -7,9 +7,11 @@ from collections import Counter
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from datetime import datetime
 from multiprocessing import get_context
+from pathlib import Path
 
 import nbformat
 import pytest
+from sqlalchemy import make_url
 
 from autograder.assignment import Assignment, BrokenCheckError
 from autograder.course import Course, CourseError
@@ -323,6 +325,20 @@ def test_a_change_of_the_checks_grades_again(toy_course, hand_in):
     checks = Assignment("toy", toy_course.root).checks / "test_square.py"
     checks.write_text(checks.read_text().replace("points(1)", "points(4)"))
     assert grade(toy_course)["ada"].status == "graded"
+
+
+def test_a_gradebook_from_before_a_second_submission_is_brought_up_to_date(toy_course, hand_in):
+    folder = hand_in(answer="def square(x):\n    return 2 * x", timestamp_txt="2026-10-01 10:00")
+    grade(toy_course)
+    book = Path(make_url(toy_course.directory().db_url).database)
+    before = book.read_bytes()
+    shutil.rmtree(folder)
+    hand_in(timestamp_txt="2026-10-02 10:00")
+    assert grade(toy_course)["ada"].score == 6
+    book.write_bytes(before)
+    row = grade(toy_course)["ada"]
+    assert (row.status, row.score) == ("graded", 6)
+    assert grade(toy_course)["ada"].status == "unchanged"
 
 
 def test_a_manual_grade_survives_grading_again(toy_course, hand_in):
