@@ -287,11 +287,8 @@ def _grade(options: argparse.Namespace) -> int:
     for sentence in misspelt_settings(course.own):
         print(f"autograder: {course.settings_file.name}: {sentence}", file=sys.stderr)
     if not options.student:
-        for place in course.files_in_place_of_folders("submitted", assignment.name):
-            print(
-                f"autograder: {place} is a file, expected a folder; it was passed over",
-                file=sys.stderr,
-            )
+        for sentence in course.passed_over("submitted", assignment.name):
+            print(f"autograder: {sentence}; it was passed over", file=sys.stderr)
     students = submitted_students(course, assignment, options.student or "")
     batch = Batch(course, assignment, students, options.force, options.workers)
     log = course.results / "logs" / f"grade_{assignment.name}.log"

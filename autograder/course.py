@@ -238,16 +238,22 @@ class Course:
         """Return the students who have a folder of an assignment in a step."""
         position = self.folder(step, "*", assignment).parts.index("*")
         places = self._places(step, assignment)
-        return sorted(place.parts[position] for place in places if place.is_dir())
-
-    def files_in_place_of_folders(self, step: str, assignment: str) -> list[Path]:
-        """Return what lies where a student's folder of an assignment in a step should be."""
-        position = self.folder(step, "*", assignment).parts.index("*")
         return sorted(
+            place.parts[position] for place in places if place.is_dir() and _is_text(place)
+        )
+
+    def passed_over(self, step: str, assignment: str) -> list[str]:
+        """Say what lies where a student's folder of an assignment in a step should be."""
+        position = self.folder(step, "*", assignment).parts.index("*")
+        places = sorted(
             place
             for place in self._places(step, assignment)
-            if not (place.is_dir() or place.parts[position].startswith("."))
+            if not place.parts[position].startswith(".")
         )
+        files = [f"{place} is a file, expected a folder" for place in places if not place.is_dir()]
+        # the gradebook could not hold it
+        unnamed = [f"{place} is not named in UTF-8" for place in places if not _is_text(place)]
+        return [*files, *unnamed]
 
     def _places(self, step: str, assignment: str) -> Iterator[Path]:
         """Yield what is where the folders of an assignment in a step should be."""
@@ -383,6 +389,14 @@ def _named_setting(kind: type[Configurable], config: Config) -> Iterator[None]:
             if name.endswith("_hook")
         ]
         raise _unusable(f"{type(error).__name__}: {error}{''.join(hooks)}") from error
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unusable(reason: str) -> CourseError:

@@ -123,6 +123,16 @@ def why_unreadable(path: Path, error: OSError) -> str:
     return f"The notebook could not be read: {error.strerror or error}."
 
 
+def why_linked(folder: Path) -> str:
+    """Return a sentence if a submission's folder is a link, which could lead to any other's."""
+    if not folder.is_symlink():
+        return ""
+    return (
+        "The submission's folder is a symbolic link, which is not followed. "
+        "Hand in the folder itself."
+    )
+
+
 def parse_submission(data: bytes) -> Submission:
     """Read a notebook from its bytes."""
     if not data.strip():

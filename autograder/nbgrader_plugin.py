@@ -39,7 +39,7 @@ from autograder.class_seed import read_class_seed
 from autograder.confinement import require_out_of_sight
 from autograder.fork_server import start_ahead
 from autograder.grades import PartGrade, extra_credit_words, part_grades
-from autograder.intake import Submission, read_submission
+from autograder.intake import Submission, read_submission, why_linked
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
 from autograder.outputs import own_sentence
@@ -75,7 +75,7 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
             )
         self._replace_copied_links(path.parent, names)
         skeleton = load_skeleton(self.parent.coursedir, names["assignment"], names["notebook"])
-        problem = getattr(self.parent, "problem", "")
+        problem = getattr(self.parent, "problem", "") or why_linked(path.parent)
         submission = Submission(problem=problem) if problem else read_submission(path)
         rebuilt = rebuild(skeleton, submission)
         record = Record(
@@ -106,7 +106,7 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
         )
         for path in submitted.rglob("*"):
             copied = Path(folder) / path.relative_to(submitted)
-            if path.is_symlink() and copied.is_file():
+            if (path.is_symlink() or submitted.is_symlink()) and copied.is_file():
                 copied.unlink()
 
 

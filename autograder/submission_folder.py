@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from nbgrader import utils
 
-from autograder.intake import quoted, read_file, why_unreadable
+from autograder.intake import quoted, read_file, why_linked, why_unreadable
 from autograder.other_notebooks import unknown_notebooks, what_it_holds
 
 MAX_EXTRA_FILE_BYTES = 50 * 2**20
@@ -66,6 +66,9 @@ def read_folder(
     course's own files, which are put over those handed in.
     """
     read = SubmissionFolder()
+    if linked := why_linked(folder):
+        read.problems = dict.fromkeys(notebooks, linked)
+        return read
     for name in notebooks:
         path = folder / f"{name}.ipynb"
         try:

@@ -230,6 +230,16 @@ def test_a_file_in_place_of_a_submission_is_named(here, capsys, hand_in):
     assert "'bob': there is no folder" in error_of(capsys, "grade", "toy", "--student", "bob")
 
 
+def test_a_folder_that_is_not_named_in_utf8_is_named_and_stops_nobody(here, capfd, hand_in):
+    """Bug: the gradebook refused the name, with a traceback, and nothing more was recorded."""
+    hand_in("ada")
+    hand_in(os.fsdecode(b"M\xfcller"))
+    assert main(["grade", "toy", "--workers", "1", "--json"]) == 0
+    told = capfd.readouterr()
+    assert [row["student"] for row in json.loads(told.out)] == ["ada"]
+    assert "ller/toy is not named in UTF-8; it was passed over" in told.err
+
+
 def test_grade_prints_a_table_and_then_json(here, capsys, hand_in):
     hand_in("ada")
     hand_in("bob", answer="def square(x):\n    return 2 * x")

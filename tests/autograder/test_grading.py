@@ -202,6 +202,21 @@ def test_a_linked_notebook_and_linked_files_are_not_followed(toy_course, hand_in
     assert names == {"toy.ipynb"}
 
 
+def test_a_linked_folder_is_not_followed(toy_course, hand_in):
+    """Bug: a link to the course's source was graded as the solution that is there."""
+    hand_in("bob", notes_txt="Bob's")
+    for student, target in (("ada", "../../source/toy"), ("eve", "../bob/toy")):
+        folder = toy_course.folder("submitted", student, "toy")
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(target)
+    rows = grade(toy_course)
+    assert {student: row.score for student, row in rows.items()} == {"ada": 0, "bob": 6, "eve": 0}
+    for student in ("ada", "eve"):
+        assert "folder is a symbolic link" in rows[student].happened
+        names = {path.name for path in toy_course.folder("autograded", student, "toy").iterdir()}
+        assert names == {"toy.ipynb"}
+
+
 def test_files_beside_the_notebook_can_be_read_by_it(toy_course, hand_in):
     answer = "factor = float(open('factor.txt').read())\ndef square(x):\n    return factor * x * x"
     hand_in(answer=answer, factor_txt="1.0")

@@ -265,6 +265,17 @@ def test_a_test_that_never_ran_earns_nothing_in_a_plain_course(plain_course, ans
     assert (given["test_double"], given["partial"]) == (0, 0)
 
 
+def test_a_linked_folder_is_not_followed_by_nbgraders_own_command(toy_course, hand_in):
+    hand_in("bob", notes_txt="Bob's")
+    folder = toy_course.folder("submitted", "ada", "toy")
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to("../bob/toy")
+    autograde(toy_course, "toy")
+    assert set(scores(toy_course).values()) == {0}
+    names = {path.name for path in toy_course.folder("autograded", "ada", "toy").iterdir()}
+    assert names == {"toy.ipynb"}
+
+
 def test_a_plain_course_without_a_release_folder_is_graded_from_the_gradebook(plain_course):
     hand_in_plain(plain_course, "ada", ANSWERS["right"])
     for path in plain_course.folder("release", ".", "plain").iterdir():
