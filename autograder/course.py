@@ -244,16 +244,23 @@ class Course:
 
     def passed_over(self, step: str, assignment: str) -> list[str]:
         """Say what lies where a student's folder of an assignment in a step should be."""
-        position = self.folder(step, "*", assignment).parts.index("*")
+        pattern = self.folder(step, "*", assignment)
+        position = pattern.parts.index("*")
         places = sorted(
             place
             for place in self._places(step, assignment)
             if not place.parts[position].startswith(".")
         )
+        closed = [
+            f"{folder} is a folder that cannot be entered"
+            for folder in sorted(Path(*pattern.parts[:position]).glob("[!.]*"))
+            # a submission's own folder is tried, and tells of it
+            if pattern.name != "*" and folder.is_dir() and not os.access(folder, os.X_OK)
+        ]
         files = [f"{place} is a file, expected a folder" for place in places if not place.is_dir()]
         # the gradebook could not hold it
         unnamed = [f"{place} is not named in UTF-8" for place in places if not _is_text(place)]
-        return [*files, *unnamed]
+        return [*closed, *files, *unnamed]
 
     def _places(self, step: str, assignment: str) -> Iterator[Path]:
         """Yield what is where the folders of an assignment in a step should be."""

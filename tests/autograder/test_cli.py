@@ -5,8 +5,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -16,6 +18,7 @@ from autograder import cli
 from autograder.assignment import Assignment
 from autograder.cli import main
 from autograder.recorder import FolderWriter
+from tests.autograder.ordinary_user import as_ordinary_user
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
@@ -228,6 +231,26 @@ def test_a_file_in_place_of_a_submission_is_named(here, capsys, hand_in):
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "is a file" in line]
     assert told.endswith("submitted/bob/toy is a file, expected a folder; it was passed over")
     assert "'bob': there is no folder" in error_of(capsys, "grade", "toy", "--student", "bob")
+
+
+def test_a_folder_that_cannot_be_entered_is_named():
+    """Bug: whatever it held was missing from the results in silence."""
+    # where another user can come, whom the tests' own folder keeps out
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "nbgrader_config.py").write_text("")
+        (root / "submitted" / "ada").mkdir(parents=True)
+        (root / "submitted" / "ada").chmod(0)
+        code = (
+            "from pathlib import Path\n"
+            "from autograder.course import Course\n"
+            f"print(*Course.load(Path({name!r})).passed_over('submitted', 'toy'))"
+        )
+        command = as_ordinary_user([sys.executable, "-c", code])
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        (root / "submitted" / "ada").chmod(0o700)
+    assert done.stdout == f"{root}/submitted/ada is a folder that cannot be entered\n"
 
 
 def test_a_folder_that_is_not_named_in_utf8_is_named_and_stops_nobody(here, capfd, hand_in):
