@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import re
 import shutil
@@ -58,7 +59,8 @@ def make_sample_class(
     Raises
     ------
     CourseError
-        If `size` is too small or the assignment has not been released.
+        If `size` is too small, the assignment has not been released, or somebody who is not of an
+        earlier sample class has handed in work by one of the names.
     """
     if size < MIN_SIZE:
         raise CourseError(f"a sample class of {size} is too small: expected {MIN_SIZE} or more")
@@ -68,14 +70,13 @@ def make_sample_class(
     rng.shuffle(samples)
     width = max(3, len(str(size)))
     students = {f"student{number:0{width}}": s for number, s in enumerate(samples, start=1)}
-    _remove_previous(course, assignment)
+    kinds = {student: sample.kind for student, sample in students.items()}
+    _replace_previous(course, assignment, kinds)
     deadline = _register(course, assignment, list(students))
     for student, sample in students.items():
         early = timedelta(minutes=rng.randrange(30, 6 * 24 * 60))
         time = deadline + sample.late if sample.late else deadline - early
         _write(course.folder("submitted", student, assignment.name), sample, time)
-    kinds = {student: sample.kind for student, sample in students.items()}
-    manifest(course, assignment).write_text(json.dumps(kinds, indent=1) + "\n")
     return kinds
 
 
@@ -85,10 +86,21 @@ def manifest(course: Course, assignment: Assignment) -> Path:
     return submitted.parent / f"sample_class_{assignment.name}.json"
 
 
-def _remove_previous(course: Course, assignment: Assignment) -> None:
+def _replace_previous(course: Course, assignment: Assignment, kinds: dict[str, str]) -> None:
+    """Remove an earlier sample class, and note who is of this one before anything is written."""
     path = manifest(course, assignment)
-    for student in json.loads(path.read_text()) if path.is_file() else {}:
+    previous = json.loads(path.read_text()) if path.is_file() else {}
+    for student in kinds.keys() - previous.keys():
+        folder = course.folder("submitted", student, assignment.name)
+        if os.path.lexists(folder):
+            raise CourseError(
+                f"{folder} is there, and is of no sample class that {path.name} knows: move it "
+                "away, or make the sample class in a copy of the course"
+            )
+    for student in previous:
         shutil.rmtree(course.folder("submitted", student, assignment.name), ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kinds, indent=1) + "\n")
 
 
 def _register(course: Course, assignment: Assignment, students: list[str]) -> datetime:

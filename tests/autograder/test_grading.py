@@ -540,6 +540,18 @@ def test_a_smaller_class_replaces_a_larger_one(toy_course):
         make_sample_class(toy_course, assignment, size=23)
 
 
+def test_a_sample_class_overwrites_nobodys_work(toy_course, hand_in):
+    """Bug: a student who was called like one of the class lost what was handed in."""
+    folder = hand_in("student007", notes_txt="My work.")
+    before = contents(folder)
+    with pytest.raises(CourseError, match="student007/toy is there, and is of no sample class"):
+        make_sample_class(toy_course, Assignment("toy", toy_course.root))
+    assert contents(toy_course.root / "course/submitted" / "student007" / "toy") == before
+    assert submitted_students(toy_course, Assignment("toy", toy_course.root)) == ["student007"]
+    with toy_course.gradebook() as gradebook:
+        assert gradebook.students == []
+
+
 def test_results_can_be_read_by_a_program(sample_class):
     _, _, rows = sample_class
     data = json.loads(json.dumps([row.as_json() for row in rows.values()]))
