@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from autograder.assignment import Assignment, BrokenCheckError
+from autograder.class_seed import read_class_seed
 from autograder.course import Course, CourseError
 from autograder.grading import Batch, GradingStoppedError, submitted_students
 from autograder.recorder import FolderWriter, Result
@@ -449,6 +450,22 @@ def test_the_class_seed_is_made_once_and_for_the_owner_only(toy_course, hand_in)
     assert path.stat().st_mode & 0o077 == 0
     grade(toy_course, force=True)
     assert path.read_text() == seed
+
+
+def test_a_class_seed_that_is_empty_is_never_used(toy_course, hand_in, monkeypatch):
+    """Bug: a disk that was full for a moment left the class with a secret of no characters."""
+    hand_in()
+    path = toy_course.root / "course" / "class_seed.txt"
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr("secrets.token_hex", lambda size: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            read_class_seed(path)
+    assert not path.exists()
+    path.write_text("\n")
+    with pytest.raises(CourseError, match=r"class_seed\.txt is empty; remove it"):
+        grade(toy_course)
+    path.unlink()
+    assert len(read_class_seed(path)) == 32
 
 
 ALL_RIGHT = {"solution", "deleted grade cell", "duplicated cells", "wrong kernel", "late"}
