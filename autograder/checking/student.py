@@ -19,7 +19,7 @@ from autograder.checking.failure import (
     exception_failure,
 )
 from autograder.child import protocol
-from autograder.child.calls import Outcome, call_function, exception_name
+from autograder.child.calls import Outcome, call_function, copy_argument, exception_name
 
 __all__ = [
     "Caller",
@@ -196,7 +196,8 @@ class Student:
                 self.calls.append(
                     RecordedCall(
                         function,
-                        arguments,
+                        # a check may go on to change its inputs in place
+                        tuple(map(copy_argument, arguments)),
                         tuple(gradient_of),
                         cotangent,
                         tolerance,

@@ -204,6 +204,26 @@ def test_a_check_cannot_end_the_grading(toy):
         judge(toy, {"square": lambda x: x})
 
 
+def test_a_misconception_is_recognised_by_a_check_that_changes_its_inputs_in_place(toy):
+    text = """
+import pytest
+import torch
+from autograder.checking import Tolerance
+
+
+@pytest.mark.points(1)
+def test_two_points(student):
+    \"\"\"The values at two points.\"\"\"
+    x = torch.full((3,), 2.0)
+    for _ in range(2):
+        student.check("square", lambda x: x * x, x, tolerance=Tolerance(1e-6))
+        x += 1
+"""
+    (toy.checks / "test_square.py").write_text(text)
+    found = judge(toy, {"square": times(2)})["test_square"].findings
+    assert [finding.name for finding in found] == ["doubled"]
+
+
 def times(by):
     return lambda x: x * by
 
