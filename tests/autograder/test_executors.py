@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import dask
 import nbformat
 import pytest
 
+from autograder import worker_process
 from autograder.assignment import Assignment
 from autograder.cluster import Cluster, checked_address
+from autograder.confinement import ConfinementUnavailableError
 from autograder.course_archive import pack, unpack
 from autograder.environment import differences, environment
 from autograder.executors import LocalPool, open_executor
@@ -31,6 +34,7 @@ from autograder.worker_process import (
     ClusterError,
     GradingFaultError,
     WorkerEndedError,
+    WorkerProcess,
     WorkerProcesses,
     reference,
 )
@@ -69,6 +73,60 @@ def raise_error(request, root=None):
 
 def end_this_process(request, root=None):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_by_signal(request, root=None):
+    os.kill(os.getpid(), int(request))
+    time.sleep(60)
+
+
+def exit_with(request, root=None):
+    os._exit(int(request))
+
+
+def leave(request, root=None):
+    raise SystemExit("to the end of the process")
+
+
+def write_at_exit(request, root=None):
+    import atexit
+    from pathlib import Path
+
+    atexit.register(Path(request.decode()).write_text, "ended")
+    return b""
+
+
+def surroundings(request, root=None):
+    names = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
+    shown = [os.readlink("/proc/self/fd/0"), str(os.getsid(0)), *map(os.environ.get, names)]
+    return " ".join(shown).encode()
+
+
+def raise_of_kind(request, root=None):
+    from concurrent.futures import BrokenExecutor
+    from autograder.confinement import ConfinementUnavailableError
+
+    raise {b"ended": BrokenExecutor, b"unconfined": ConfinementUnavailableError}[request]("why")
+
+
+def reply_though_interrupted(request, root=None):
+    from pathlib import Path
+
+    try:
+        Path(request.decode()).write_text(str(os.getpid()))
+        time.sleep(600)
+    except KeyboardInterrupt:
+        return b"nobody reads this"
+
+
+def ignore_interrupts(request, root=None):
+    import sys
+    from pathlib import Path
+
+    sys.modules["__main__"].INTERRUPTS = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(request.decode()).write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def end_this_process_with_files(request, root=None):
@@ -202,6 +260,156 @@ def test_a_process_that_ends_costs_its_own_request_alone(tasks):
         assert len({future.result() for future in good}) == 1
 
 
+@pytest.mark.parametrize(
+    ("function", "number", "words"),
+    [
+        ("end_by_signal", signal.SIGTERM, "ended by SIGTERM"),
+        ("exit_with", 3, "ended with status 3"),
+    ],
+)
+def test_how_a_process_ended_is_told(tasks, function, number, words):
+    with LocalPool(1) as pool, pytest.raises(WorkerEndedError, match=words):
+        pool.submit(getattr(tasks, function), b"%d" % number).result()
+
+
+def test_a_process_that_cannot_go_on_ends_and_says_why(tasks, capfd):
+    with LocalPool(1) as pool, pytest.raises(WorkerEndedError, match="ended with status 1"):
+        pool.submit(tasks.leave, b"").result()
+    assert "SystemExit: to the end of the process" in capfd.readouterr().err
+
+
+@pytest.fixture
+def processes():
+    made = WorkerProcesses()
+    yield made
+    made.close()
+
+
+def test_a_process_that_ends_between_two_requests_costs_nothing(tasks, processes):
+    for _ in range(2):
+        assert processes.run(reference(tasks.process_number), b"").kind == "done"
+        kill_what_is_idle(processes)
+
+
+def kill_what_is_idle(processes):
+    (process,) = processes.idle
+    os.kill(process.pid, signal.SIGKILL)
+    assert process._wait(10)
+
+
+def test_a_server_that_ends_is_started_again_beside_the_same_files(
+    tasks, processes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _, pid = processes.run(reference(tasks.process_number), b"")
+    processes.server.process.kill()
+    processes.server.process.wait()
+    # nobody else holds the other end of its connection
+    assert processes.server.connection.poll(10)
+    assert processes.run(reference(tasks.process_number), b"") == ("done", pid)
+    kill_what_is_idle(processes)
+    assert processes.run(reference(tasks.process_number), b"").kind == "done"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_closed_starts_nothing(tasks, processes):
+    processes.close()
+    outcome = processes.run(reference(tasks.process_number), b"")
+    assert outcome == ("ended", b"grading was stopped")
+    assert processes.server is None
+
+
+def descriptors():
+    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_what_is_closed_leaves_no_descriptor_open(tasks, processes):
+    before = descriptors()
+    processes.run(reference(tasks.process_number), b"")
+    kill_what_is_idle(processes)
+    processes.run(reference(tasks.end_this_process), b"")
+    processes.server.process.kill()
+    processes.server.process.wait()
+    processes.run(reference(tasks.process_number), b"")
+    processes.close()
+    assert descriptors() == before
+
+
+def test_a_server_that_hangs_is_killed(tasks, processes, monkeypatch):
+    processes.run(reference(tasks.process_number), b"")
+    server = processes.server.process
+    monkeypatch.setattr(worker_process, "END_SECONDS", 0.2)
+    os.kill(server.pid, signal.SIGSTOP)
+    processes.close()
+    assert server.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_hangs_is_killed(tasks, processes, monkeypatch):
+    _, pid = processes.run(reference(tasks.process_number), b"")
+    # it is waited for five seconds longer than it is interrupted
+    monkeypatch.setattr(worker_process, "INTERRUPTS", -4.8)
+    os.kill(int(pid), signal.SIGSTOP)
+    processes.close()
+    assert ended(int(pid), seconds=1)
+
+
+def test_a_process_has_nothing_of_the_command_but_its_errors(tasks):
+    code = (
+        "import executor_tasks\n"
+        "from autograder.executors import LocalPool\n"
+        "with LocalPool(1) as pool:\n"
+        "    print(pool.submit(executor_tasks.surroundings, b'').result().decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "7"},
+        input="typed",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    standard_input, session, *threads = done.stdout.split()
+    assert standard_input == "/dev/null"
+    assert int(session) != os.getsid(0)
+    assert threads == ["1", "1"]
+
+
+@pytest.mark.parametrize("place", ["the folder it is started in", "PYTHONPATH"])
+def test_a_process_runs_the_source_of_the_command(tasks, tmp_path, monkeypatch, place):
+    (tmp_path / "autograder").mkdir()
+    (tmp_path / "autograder" / "__init__.py").write_text("raise RuntimeError('another')\n")
+    if place == "PYTHONPATH":
+        monkeypatch.setenv("PYTHONPATH", before(str(tmp_path)))
+    else:
+        monkeypatch.chdir(tmp_path)
+    with LocalPool(1) as pool:
+        assert pool.submit(base64.b64encode, b"a").result() == b"YQ=="
+
+
+def test_a_process_does_at_its_end_what_it_was_asked_to(tasks, tmp_path):
+    with LocalPool(1) as pool:
+        pool.submit(tasks.write_at_exit, str(tmp_path / "note").encode()).result()
+    assert (tmp_path / "note").read_text() == "ended"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("ended", WorkerEndedError), ("unconfined", ConfinementUnavailableError)],
+)
+def test_what_is_not_the_graders_fault_is_told_apart(tasks, kind, error):
+    with LocalPool(1) as pool, pytest.raises(error, match="why"):
+        pool.submit(tasks.raise_of_kind, kind.encode()).result()
+
+
+def test_a_reply_that_nobody_waits_for_is_dropped_without_a_word(tasks, tmp_path, capfd):
+    pool = LocalPool(1)
+    pool.submit(tasks.reply_though_interrupted, str(tmp_path / "pid").encode())
+    wait_for(tmp_path / "pid")
+    pool.shutdown(wait=False)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_process_that_is_killed_leaves_no_files(tasks, tmp_path, monkeypatch):
     """Bug: a student's files stayed in the machine's temporary folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -268,6 +476,18 @@ def test_each_worker_has_a_core_of_its_own_where_there_is_one_for_each(tasks):
         assert sorted(cores_of(tasks, pool, len(ours))) == each
 
 
+def test_what_takes_the_place_of_a_process_that_ended_idle_is_put_where_it_was(tasks):
+    ours = sorted(os.sched_getaffinity(0))
+    each = sorted(b"%d" % core for core in ours)
+    with LocalPool() as pool:
+        assert sorted(cores_of(tasks, pool, len(ours))) == each
+        idle = pool.processes.idle
+        idle.sort(key=lambda process: process.core)
+        os.kill(idle[-1].pid, signal.SIGKILL)
+        assert idle[-1]._wait(10)
+        assert sorted(cores_of(tasks, pool, len(ours))) == each
+
+
 def test_workers_that_are_fewer_than_the_cores_have_all_of_them(tasks, monkeypatch):
     ours = sorted(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*ours, 10_000})
@@ -297,7 +517,7 @@ def test_standard_output_is_for_results_alone(tasks, capfd, monkeypatch):
     assert capfd.readouterr() == ("", "not a result\n")
 
 
-def test_leaving_by_an_exception_stops_the_work_and_leaves_no_process(tasks, tmp_path):
+def test_leaving_by_an_exception_stops_the_work_and_leaves_no_process(tasks, tmp_path, capfd):
     pool = LocalPool(1)
     futures = [pool.submit(tasks.wait_for_long, str(tmp_path / "pid").encode())]
     futures += [pool.submit(tasks.wait_for_long, b"/nowhere") for _ in range(3)]
@@ -307,10 +527,40 @@ def test_leaving_by_an_exception_stops_the_work_and_leaves_no_process(tasks, tmp
         with pool:
             raise KeyboardInterrupt
 
+    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    # it ends when it is interrupted, not when it has been so in vain for long enough
+    assert time.monotonic() - start < worker_process.INTERRUPTS
     assert ended(pid, seconds=1)
     assert all(future.done() for future in futures)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_waits_for_a_request_ends_at_once_when_it_is_closed(tasks, processes):
+    processes.run(reference(tasks.process_number), b"")
+    start = time.monotonic()
+    processes.idle[0].close()
+    assert time.monotonic() - start < worker_process.INTERRUPTS
+
+
+def test_what_is_closed_twice_closes_nothing_else(tasks, processes):
+    processes.run(reference(tasks.process_number), b"")
+    processes.idle[0].close()
+    # these have the numbers that were closed
+    reader, writer = os.pipe()
+    processes.idle[0].close()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_server_that_ends_before_it_has_forked_is_told(tasks, processes):
+    processes.run(reference(tasks.process_number), b"")
+    processes.server.process.kill()
+    processes.server.process.wait()
+    request = reference(tasks.process_number).encode(), b"", b""
+    outcome = WorkerProcess(processes.server).run(request)
+    assert outcome == ("ended", b"the process that workers are forked from has ended")
 
 
 def test_the_processes_end_with_the_command_that_is_killed(tasks, tmp_path):
@@ -318,6 +568,19 @@ def test_the_processes_end_with_the_command_that_is_killed(tasks, tmp_path):
         "import executor_tasks, sys\n"
         "from autograder.executors import LocalPool\n"
         "LocalPool(1).submit(executor_tasks.wait_for_long, sys.argv[1].encode()).result()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "pid")]
+    with subprocess.Popen(command) as process:
+        pid = int(wait_for(tmp_path / "pid"))
+        process.kill()
+    assert ended(pid)
+
+
+def test_a_process_that_ignores_interrupts_ends_with_the_command_too(tasks, tmp_path):
+    program = (
+        "import executor_tasks, sys\n"
+        "from autograder.executors import LocalPool\n"
+        "LocalPool(1).submit(executor_tasks.ignore_interrupts, sys.argv[1].encode()).result()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "pid")]
     with subprocess.Popen(command) as process:
