@@ -60,6 +60,8 @@ def _fork(client: Connection) -> None:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # a command that a shell starts in the background ignores it, and so would this
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         client.close()
         try:
             work(connection, core)

@@ -537,6 +537,20 @@ def test_leaving_by_an_exception_stops_the_work_and_leaves_no_process(tasks, tmp
     assert capfd.readouterr().err == ""
 
 
+def test_work_is_stopped_though_the_command_ignores_interrupts(tasks, tmp_path):
+    """Bug: for a command that a shell had started in the background it took ten seconds."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pool = LocalPool(1)
+        pool.submit(tasks.wait_for_long, str(tmp_path / "pid").encode())
+        wait_for(tmp_path / "pid")
+        start = time.monotonic()
+        pool.shutdown(wait=False)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert time.monotonic() - start < worker_process.INTERRUPTS
+
+
 def test_what_waits_for_a_request_ends_at_once_when_it_is_closed(tasks, processes):
     processes.run(reference(tasks.process_number), b"")
     start = time.monotonic()
