@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from typing import Any
 import nbformat
 from nbgrader.converters import Autograde
 from sqlalchemy.exc import DBAPIError
+from traitlets.utils.importstring import import_item
 
 from autograder.assignment import Assignment, BrokenCheckError, hidden_assignment
 from autograder.confinement import ConfinementUnavailableError, require_out_of_sight
@@ -442,8 +444,9 @@ def state_digest(course: Course, assignment: Assignment, setting: Setting) -> st
     """Return a digest of everything but the submissions that the results depend on.
 
     That is the released notebook and the gradebook's own copy of it, the files of the assignment's
-    hidden checks and the fixtures they share, the settings, the class's secret, `lossref`, the
-    autograder, Python and the packages that matter; and which gradebook the results are in.
+    hidden checks and the fixtures they share, the settings and the files of the steps and plugin
+    that they name, the class's secret, `lossref`, the autograder, Python and the packages that
+    matter; and which gradebook the results are in.
     """
     config = {**setting.config}
     config["CourseDirectory"] = {
@@ -464,10 +467,22 @@ def state_digest(course: Course, assignment: Assignment, setting: Setting) -> st
     # the same wherever the course lies
     text = json.dumps(known, sort_keys=True).replace(str(course.root), "")
     digest = hashlib.sha256(text.encode())
+    for path in _named_files(course, setting):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     for path in _check_files(assignment):
         digest.update(f"\0{path.relative_to(assignment.root)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _named_files(course: Course, setting: Setting) -> Iterator[Path]:
+    """Yield the files that hold the steps and the late-submission plugin named by the settings."""
+    kinds = [import_item(name) for name in (*setting.steps, *setting.later_steps)]
+    for kind in (*kinds, type(course.late_penalties().plugin_inst)):
+        try:
+            yield Path(inspect.getfile(kind))
+        except (OSError, TypeError):  # a class that the settings make themselves
+            yield course.settings_file
 
 
 def _check_files(assignment: Assignment) -> list[Path]:

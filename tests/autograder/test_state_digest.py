@@ -73,6 +73,32 @@ def test_a_change_of_what_judges_a_submission_grades_it_again(toy_course, change
     assert digest_of(Course.load(toy_course.root)) != before
 
 
+PLUGIN = """
+from nbgrader.plugins import BasePlugin
+
+class Hourly(BasePlugin):
+    def late_submission_penalty(self, student_id, score, total_seconds_late):
+        return 1
+"""
+
+
+@pytest.mark.parametrize("place", ["settings", "a module"])
+def test_what_lateness_costs_grades_again_when_it_was_edited(toy_course, monkeypatch, place):
+    """Bug: a plugin's name alone was looked at, and the old penalties stayed."""
+    settings, module = toy_course.root / "nbgrader_config.py", toy_course.root / "my_plugin.py"
+    if place == "settings":
+        append(settings, f"{PLUGIN}\nc.AssignLatePenalties.plugin_class = Hourly\n")
+        edited = settings
+    else:
+        module.write_text(PLUGIN)
+        append(settings, 'c.AssignLatePenalties.plugin_class = "my_plugin.Hourly"\n')
+        monkeypatch.syspath_prepend(toy_course.root)
+        edited = module
+    before = digest_of(Course.load(toy_course.root))
+    edited.write_text(edited.read_text().replace("return 1", "return 2"))
+    assert digest_of(Course.load(toy_course.root)) != before
+
+
 def test_another_package_or_gradebook_grades_again(toy_course, monkeypatch, tmp_path):
     before = digest_of(toy_course)
     monkeypatch.setattr(grading, "environment", lambda: {"torch": "another version"})
