@@ -16,11 +16,12 @@ from autograder.assignment import Assignment
 from autograder.course import Course, CourseError
 from autograder.feedback import feedback_pages
 from autograder.outputs import OUTCOME_WORDS, book_link
-from autograder.record import number, points_text
+from autograder.record import Record, number, points_text
 from autograder.safe_html import text_to_html
 from autograder.summary import (
     CellResults,
     Row,
+    Standing,
     cell_results,
     read_records,
     row_of,
@@ -85,10 +86,19 @@ def class_rows(course: Course, assignment: Assignment) -> list[Row]:
         )
     with course.gradebook() as gradebook:
         known = standings(gradebook, assignment.name)
-    return [
-        row_of(student, "graded", known.get(student), read_records(course, assignment, student))
-        for student in students
-    ]
+    return [_class_row(course, assignment, student, known.get(student)) for student in students]
+
+
+def _class_row(
+    course: Course, assignment: Assignment, student: str, standing: Standing | None
+) -> Row:
+    records: dict[str, Record] = {}
+    trouble = ""
+    try:
+        records = read_records(course, assignment, student)
+    except (OSError, ValueError) as error:  # the rest of the class must be shown
+        trouble = f"{error}; `autograder grade {assignment.name}` makes it anew."
+    return row_of(student, "graded", standing, records, trouble)
 
 
 def write_report(course: Course, assignment: Assignment, folder: Path) -> list[Path]:

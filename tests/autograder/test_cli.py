@@ -1,3 +1,4 @@
+import csv
 import errno
 import json
 import os
@@ -340,6 +341,23 @@ def test_a_page_that_cannot_be_made_is_told_with_the_reason(here, capsys, hand_i
     for told in (capsys.readouterr().err, log):
         assert "no feedback page could be made" in told
         assert "toy.ipynb: MissingEntry: No such taskcomment" in told
+
+
+def test_a_torn_notebook_keeps_no_other_student_from_the_report(here, capsys, hand_in):
+    """Bug: it ended the report with a traceback, and nobody's was written."""
+    hand_in("ada")
+    hand_in("bob")
+    assert main(["grade", "toy", "--workers", "1"]) == 0
+    torn = here.folder("autograded", "bob", "toy") / "toy.ipynb"
+    torn.chmod(0o644)
+    torn.write_bytes(torn.read_bytes()[:300])
+    assert main(["report", "toy"]) == 1
+    assert "no feedback page could be made for 'bob'" in capsys.readouterr().err
+    with (here.root / "course/reports/toy/grades.csv").open() as file:
+        happened = {row["student"]: row["what_happened"] for row in csv.DictReader(file)}
+    assert happened["ada"] == "Waits for manual grading. 2 of 2 checks passed."
+    assert "is not an autograded notebook" in happened["bob"]
+    assert "`autograder grade toy` makes it anew" in happened["bob"]
 
 
 def test_feedback_numbers_the_cells_that_its_sentences_name(here, hand_in):
