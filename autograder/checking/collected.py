@@ -154,8 +154,10 @@ def _grouped(items: list[pytest.Item]) -> tuple[CollectedCheck, ...]:
 
 
 def check_name(item: pytest.Item) -> str:
-    """Return the name of the test function that a case belongs to."""
-    return str(getattr(item, "originalname", item.name))
+    """Return the name of the test function that a case belongs to, with that of its class."""
+    name = str(getattr(item, "originalname", item.name))
+    kind = getattr(item, "cls", None)
+    return f"{kind.__qualname__}.{name}" if kind else name
 
 
 def describe(name: str, cases: tuple[pytest.Item, ...]) -> CollectedCheck:

@@ -188,6 +188,32 @@ def test_checks_are_found_whatever_the_folder_above_is_called(toy, tmp_path, nam
     assert [check.points for check in checks] == [2, 1]
 
 
+def test_checks_of_one_name_in_two_classes_are_two_checks(toy):
+    """Bug: they were one, which earned the points of the first alone."""
+    text = """
+import pytest
+import torch
+from autograder.checking import Tolerance
+
+
+class TestPositive:
+    @pytest.mark.points(2)
+    def test_value(self, student):
+        \"\"\"The square of 3.\"\"\"
+        student.check("square", lambda x: x * x, torch.tensor(3.0), tolerance=Tolerance(1e-6))
+
+
+class TestNegative:
+    @pytest.mark.points(5)
+    def test_value(self, student):
+        \"\"\"The square of -3.\"\"\"
+        student.check("square", lambda x: x * x, torch.tensor(-3.0), tolerance=Tolerance(1e-6))
+"""
+    (toy.checks / "test_square.py").write_text(text)
+    cell = judge(toy, {"square": lambda x: x * x.abs()})["test_square"]
+    assert (cell.earned, cell.points) == (2, 7)
+
+
 def test_a_bank_that_was_edited_is_read_anew(toy):
     assert len(load_bank(toy).misconceptions) == 4
     path = toy.bank / "square.py"
