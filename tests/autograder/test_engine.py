@@ -224,6 +224,46 @@ def test_how_the_warm_process_was_started_does_not_show_in_the_environment():
     assert verdict.outputs[0][0]["data"]["text/plain"] == "False"
 
 
+def test_garbage_is_collected_in_a_submission():
+    verdict = outputs_of("import gc\ngc.isenabled()")
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "True"
+
+
+def test_a_submission_holds_no_connection_but_its_own():
+    """With that of the server it could take what is meant for another's warm process."""
+    source = (
+        "import os, stat\n"
+        "numbers = [n for n in range(3, 1000) if os.path.exists(f'/proc/self/fd/{n}')]\n"
+        "sum(stat.S_ISSOCK(os.fstat(n).st_mode) for n in numbers)"
+    )
+    verdict = outputs_of(source)
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "1"
+
+
+def test_a_submission_is_not_told_why_an_earlier_one_was_ended():
+    limits = Limits(cell_seconds=60, memory=2**30, file_size=2**30, folder_size=2**31)
+    holding = (
+        "import mmap, time\n"
+        "file = open('large', 'w+b')\n"
+        "file.truncate(900 * 2**20)\n"
+        # the kernel's limit of a process leaves this out
+        "held = mmap.mmap(file.fileno(), 0)\n"
+        "for _ in range(900):\n    held.write(b'1' * 2**20)\n"
+        "held = held, b'1' * (300 * 2**20)\n"
+        "time.sleep(60)"
+    )
+    ends = []
+    for source in (holding, "import os\nos._exit(1)"):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        run = NotebookRun(notebook, None, limits=limits)
+        ends += run.run_cells().stopped.values()
+        run.close()
+    assert ends == [
+        "the notebook used more than 1 GiB of memory",
+        "the process that ran the notebook ended here",
+    ]
+
+
 def test_a_notebook_draws_the_same_random_numbers_wherever_it_is_graded():
     source = "import random, torch, numpy\ntorch.rand(1), random.random(), numpy.random.rand()"
     drawn = []

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import iniconfig
 import pytest
 
 from autograder import engine, fork_server
@@ -29,8 +31,8 @@ def none_yet(monkeypatch):
 def warm_processes(none_yet):
     made = []
 
-    def make(**options):
-        made.append(WarmProcess(confined=True, modules=(), **options))
+    def make(confined=True, **options):
+        made.append(WarmProcess(confined=confined, modules=(), **options))
         made[-1].wait_until_ready()
         return made[-1]
 
@@ -101,6 +103,44 @@ def test_a_server_that_has_died_is_started_again(warm_processes):
     assert fork_server._current is not server
 
 
+def test_a_warm_process_that_does_not_answer_any_more_is_not_taken_for_alive(warm_processes):
+    warm = warm_processes()
+    os.kill(number_of(warm), signal.SIGSTOP)
+    warm.connection.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(WarmProcessEndedError):
+        warm.end_submission()
+    assert not warm.alive()
+
+
+def test_a_process_that_cannot_know_that_the_server_has_died_starts_another(
+    warm_processes, monkeypatch
+):
+    warm_processes()
+    server = fork_server._current
+    # as in a process that was forked
+    monkeypatch.setattr(fork_server.ForkServer, "has_ended", lambda self: False)
+    server.process.kill()
+    assert server.hangs_up()
+    assert shown_by(warm_processes(), "1 + 1") == "2"
+    assert fork_server._current is not server
+
+
+def test_the_end_of_a_server_shows_though_what_it_has_forked_goes_on(warm_processes):
+    warm = warm_processes(confined=False)
+    server = fork_server._current
+    server.process.kill()
+    assert server.hangs_up()
+    assert warm.alive()
+
+
+def test_a_server_forgets_what_has_ended(warm_processes):
+    first = warm_processes()
+    number = number_of(first)
+    first.close()
+    warm_processes()
+    assert number not in descendants(fork_server._current.process.pid)
+
+
 def test_a_server_that_is_dying_is_asked_for_nothing(none_yet, monkeypatch):
     """A submission was tried again at once, by the same server, and then counted as failed."""
     monkeypatch.setattr(engine, "_warm", {})
@@ -142,15 +182,96 @@ def test_a_warm_process_works_on_the_cores_of_the_process_it_serves(warm_process
         os.sched_setaffinity(0, cores)
 
 
+def test_a_warm_process_whose_cores_are_gone_works_on_those_that_are_there(
+    warm_processes, monkeypatch
+):
+    cores = os.sched_getaffinity(0)
+    with monkeypatch.context() as context:
+        context.setattr(os, "sched_getaffinity", lambda _: {10_000})
+        warm = warm_processes()
+    assert os.sched_getaffinity(number_of(warm)) == cores
+
+
+def test_a_secret_folder_is_covered_in_what_a_submission_sees(warm_processes):
+    folder = Path(iniconfig.__file__).parent
+    warm = warm_processes(secret=[folder])
+    source = f"import os\nos.listdir({str(folder)!r}), len(os.listdir({str(folder.parent)!r})) > 1"
+    assert shown_by(warm, source) == "([], True)"
+
+
+def test_the_folders_of_a_course_that_hold_answers_or_submissions_are_secret(tmp_path):
+    names = {path.relative_to(tmp_path).parts for path in fork_server.secret_folders(tmp_path)}
+    assert names >= {("solutions",), ("tests",), ("lossref",), ("course",)}
+    assert fork_server.secret_folders(None) == []
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_submission_has_nothing_of_the_graders_environment(warm_processes, monkeypatch, confined):
+    monkeypatch.setenv("COURSE_TOKEN", "secret-token")
+    source = "import os\n'COURSE_TOKEN' in os.environ"
+    assert shown_by(warm_processes(confined=confined), source) == "False"
+
+
+IMPORTS = f"""
+import importlib, sys
+
+def imported():
+    found = []
+    for name in ("lossref", "autograder", "tests"):
+        try:
+            found.append(importlib.import_module(name))
+        except ModuleNotFoundError:
+            pass
+    return len(found)
+
+finder = sys.meta_path.pop(0)
+by_path = imported()
+sys.meta_path.insert(0, finder)
+sys.path.append({str(Path(__file__).parents[2])!r})
+by_path, imported()
+"""
+
+
+def test_the_grader_cannot_be_imported_where_nothing_is_confined_either(warm_processes):
+    assert shown_by(warm_processes(confined=False), IMPORTS) == "(0, 0)"
+
+
+LEAVES_A_PROCESS = """
+import os, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(writer, str(os.getpid()).encode())
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+int(os.read(reader, 100))
+"""
+
+
+def test_no_process_outlives_a_submission_where_nothing_is_confined_either(warm_processes):
+    pid = shown_by(warm_processes(confined=False), LEAVES_A_PROCESS)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_submission_ends_with_its_warm_process_where_nothing_is_confined_either(warm_processes):
+    warm = warm_processes(confined=False)
+    process = StudentProcess(warm, [], Limits(), NOTHING)
+    warm.close()
+    assert process.peer.wait(10)
+    process.peer.close()
+
+
 FORKED = """
-import os
+import os, sys
 from autograder import engine, fork_server
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING
 from autograder.student_process import StudentProcess, WarmProcess, WarmProcessEndedError
 
 def right():
-    warm = WarmProcess(confined=True, modules=())
+    warm = WarmProcess(confined=sys.argv[1] == "confined", modules=())
     process = StudentProcess(warm, [], Limits(), NOTHING)
     (output,), _ = process.run_cell("1 + 1")
     process.close()
@@ -168,15 +289,16 @@ if pid == 0:
     finally:
         os._exit(code)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), server.process.poll(), right())
+print(os.path.isdir(server.home or "/"))
 """
 
 
-def test_a_process_that_was_forked_uses_the_server_and_does_not_end_it():
+@pytest.mark.parametrize("how", ["confined", "unconfined"])
+def test_a_process_that_was_forked_uses_the_server_and_does_not_end_it(how):
     # in a process of its own: what other tests have loaded (JAX) warns when theirs forks
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKED], capture_output=True, text=True, timeout=120
-    )
-    assert (done.stdout, done.stderr) == ("0 None True\n", "")
+    command = [sys.executable, "-W", "error", "-c", FORKED, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("0 None True\nTrue\n", "")
 
 
 def test_what_is_started_ahead_is_used_and_started_once(warm_processes, tmp_path):
@@ -194,6 +316,59 @@ def test_a_server_that_nobody_uses_ends_with_the_process_that_started_it(none_ye
     fork_server._close_all()
     assert server.process.returncode is not None
     assert not Path(server.home).exists()
+
+
+def test_what_is_not_used_any_more_ends_with_the_process_that_started_it_too(none_yet, tmp_path):
+    servers = [fork_server.fork_server(True, secret) for secret in ([], [tmp_path])]
+    fork_server._close_all()
+    assert None not in [server.process.returncode for server in servers]
+
+
+def test_a_server_that_has_ended_leaves_no_folder(none_yet, tmp_path):
+    server = fork_server.fork_server(False)
+    fork_server.fork_server(True)
+    assert Path(server.home).exists()
+    server.process.wait(timeout=60)
+    fork_server.fork_server(True, [tmp_path])
+    assert not Path(server.home).exists()
+
+
+STARTS = """
+from autograder import fork_server
+
+fork_server.start_ahead(False, None)
+print(fork_server._current.home, fork_server._current.process.pid)
+"""
+
+
+def test_a_process_that_ends_takes_its_server_with_it():
+    command = [sys.executable, "-c", STARTS]
+    # what the server writes to is a pipe that this would wait for
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    home, pid = done.stdout.split()
+    assert not Path(home).exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+READS = """
+from autograder.limits import Limits
+from autograder.not_allowed import NOTHING
+from autograder.student_process import StudentProcess, WarmProcess
+
+warm = WarmProcess(confined=True, modules=())
+process = StudentProcess(warm, [], Limits(), NOTHING)
+print(process.run_cell("import os; os.read(0, 5)")[0][0]["data"]["text/plain"])
+process.close()
+warm.close()
+"""
+
+
+def test_what_is_typed_for_the_grader_reaches_no_submission():
+    command = [sys.executable, "-c", READS]
+    done = subprocess.run(
+        command, input="typed", stdout=subprocess.PIPE, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "b''\n"
 
 
 @pytest.mark.parametrize("module", ["torch", "rfc3987_syntax", "pytest"])
