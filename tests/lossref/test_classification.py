@@ -249,6 +249,45 @@ def test_gradients_of_gradients(smoothing, kind, reduction, generator):
     assert torch.autograd.gradgradcheck(loss, inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_of_gradients_are_rounded_once(dtype, smoothing, generator):
+    x, direction = torch.randn(2, 50, 3, generator=generator)
+    y = torch.randint(3, (50,), generator=generator)
+    found = []
+    for copy in (x.to(dtype), x.to(dtype).double()):
+        copy.requires_grad_()
+        loss = lossref.cross_entropy(copy, y, label_smoothing=smoothing, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, copy, create_graph=True)
+        # of many sizes, whose differences have more digits than the narrow format
+        along = (direction * 10**direction).to(dtype).to(copy.dtype)
+        found += torch.autograd.grad(gradient, copy, along)
+    assert torch.equal(found[0], found[1].to(dtype))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_are_constants_of_the_loss(smoothing, generator):
+    x = torch.randn(4, 3, generator=generator, requires_grad=True)
+    weight = torch.rand(3, generator=generator, requires_grad=True)
+    target = torch.tensor([0, 2, 1, 1])
+    lossref.cross_entropy(x, target, weight=weight, label_smoothing=smoothing).backward()
+    assert x.grad is not None
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("target", [torch.tensor([0]), torch.tensor([[1.0, 0.0]])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_keep_their_digits_beside_narrow_logits(smoothing, target):
+    x = torch.zeros(1, 2, dtype=torch.float16)
+    # in float16 it would be 1
+    weight = torch.full((2,), 0.9998)
+    options = {"label_smoothing": smoothing, "reduction": "none"}
+    (got,) = lossref.cross_entropy(x, target, weight=weight, **options)
+    (exact,) = lossref.cross_entropy(x.double(), target, weight=weight.double(), **options)
+    (unweighted,) = lossref.cross_entropy(x, target, **options)
+    assert got == exact.half() != unweighted
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_transforms_of_torch_func(smoothing, generator):
     x = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)

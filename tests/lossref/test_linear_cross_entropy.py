@@ -1,5 +1,6 @@
 """Cross-entropy of a linear layer by chunks of rows."""
 
+import functools
 import itertools
 import math
 
@@ -36,7 +37,7 @@ def naive(hidden, weight, bias, target, smoothing=0.0, zeta=0.0, reduction="mean
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("zeta", [0.0, 0.01])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("chunk", [None, 1, 3, 100])
@@ -133,9 +134,11 @@ def test_the_gradient_can_be_taken_twice_and_backward_called_again(reduction, ge
     assert torch.autograd.gradcheck(loss, inputs)
     assert torch.autograd.gradgradcheck(loss, inputs)
     value = loss(*inputs).sum()
+    graphed = torch.autograd.grad(value, inputs, create_graph=True)
     first = torch.autograd.grad(value, inputs, retain_graph=True)
     again = torch.autograd.grad(value, inputs)
     torch.testing.assert_close(first, again)
+    torch.testing.assert_close(graphed, again)
 
 
 def test_transforms_shapes_denominators_and_numpy(generator):
@@ -152,11 +155,13 @@ def test_transforms_shapes_denominators_and_numpy(generator):
     ]
     torch.testing.assert_close(sum(parts), whole)
 
-    def loss(h):
-        return lossref.linear_cross_entropy(h, weight, target, bias=bias)
+    def loss(h, **options):
+        return lossref.linear_cross_entropy(h, weight, target, bias=bias, **options)
 
-    expected = torch.autograd.functional.jacobian(loss, hidden)
-    torch.testing.assert_close(torch.func.grad(loss)(hidden), expected)
+    for options in ({"label_smoothing": 0.2}, {"z_loss": 0.1}, {}):
+        of_options = functools.partial(loss, **options)
+        expected = torch.autograd.functional.jacobian(of_options, hidden)
+        torch.testing.assert_close(torch.func.grad(of_options)(hidden), expected)
     value, gradient = lossref.value_and_grad(lossref.linear_cross_entropy)(
         hidden.numpy(), weight.numpy(), target.numpy(), bias=bias.numpy()
     )
@@ -353,5 +358,6 @@ def test_bad_input_is_named():
     refused(
         ValueError, r"chunk_size must be a positive integer, got 0", loss, h, w, y, chunk_size=0
     )
+    refused(ValueError, r"label_smoothing must be", loss, h, w, y, label_smoothing=1.5)
     refused(ValueError, r"z_loss must be", loss, h, w, y, z_loss=-1.0)
     refused(TypeError, r"weight must have the dtype of hidden", loss, h, w.double(), y)

@@ -98,6 +98,7 @@ def compare_with_one_process(rank, sizes):
         )
     loss = lossref.vocab_parallel_cross_entropy
     refused(ValueError, rf"indices in \[0, {VOCABULARY}\)", loss, own.detach(), target + VOCABULARY)
+    refused(ValueError, r"label_smoothing must be", loss, own.detach(), target, label_smoothing=1.5)
     message = r"as many rows on every process, but have \[9, 8"
     refused(ValueError, message, loss, own[rank > 0 :].detach(), target[rank > 0 :])
     ignored = torch.full_like(target, -100)
