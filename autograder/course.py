@@ -251,16 +251,23 @@ class Course:
             for place in self._places(step, assignment)
             if not place.parts[position].startswith(".")
         )
+        above, rest = Path(*pattern.parts[:position]), Path(*pattern.parts[position + 1 :])
+        # a submission's own folder is tried, and tells of it
+        students = [folder for folder in sorted(above.glob("[!.]*")) if pattern.name != "*"]
         closed = [
             f"{folder} is a folder that cannot be entered"
-            for folder in sorted(Path(*pattern.parts[:position]).glob("[!.]*"))
-            # a submission's own folder is tried, and tells of it
-            if pattern.name != "*" and folder.is_dir() and not os.access(folder, os.X_OK)
+            for folder in students
+            if folder.is_dir() and not os.access(folder, os.X_OK)
+        ]
+        dangling = [
+            f"{place} is a link that leads nowhere"
+            for place in (folder / rest for folder in students if os.access(folder, os.X_OK))
+            if os.path.lexists(place) and not place.exists()
         ]
         files = [f"{place} is a file, expected a folder" for place in places if not place.is_dir()]
         # the gradebook could not hold it
         unnamed = [f"{place} is not named in UTF-8" for place in places if not _is_text(place)]
-        return [*closed, *files, *unnamed]
+        return [*closed, *dangling, *files, *unnamed]
 
     def _places(self, step: str, assignment: str) -> Iterator[Path]:
         """Yield what is where the folders of an assignment in a step should be."""

@@ -228,9 +228,17 @@ def test_a_file_in_place_of_a_submission_is_named(here, capsys, hand_in):
         place = here.folder("submitted", student, "toy")
         place.parent.mkdir()
         place.write_text("a file")
+    for student, target in (("eve", "toy"), ("jim", "nowhere")):
+        place = here.folder("submitted", student, "toy")
+        place.parent.mkdir()
+        place.symlink_to(target)
     assert main(["grade", "toy", "--workers", "1"]) == 0
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "is a file" in line]
-    assert told.endswith("submitted/bob/toy is a file, expected a folder; it was passed over")
+    told = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    assert [line.partition("submitted/")[2] for line in told] == [
+        "eve/toy is a link that leads nowhere; it was passed over",
+        "jim/toy is a link that leads nowhere; it was passed over",
+        "bob/toy is a file, expected a folder; it was passed over",
+    ]
     assert "'bob': there is no folder" in error_of(capsys, "grade", "toy", "--student", "bob")
 
 
