@@ -45,7 +45,11 @@ def judge_cell(
     judged = judge.judge(collected_checks(assignment, path))
     results = tuple(done.result(check) for check, done in judged)
     findings: tuple[Finding, ...] = ()
-    if any(result.outcome == "failed" for result in results):
+    # a check that could not be carried out says nothing of the function
+    pairs = zip(results, judged, strict=True)
+    if any(
+        result.outcome == "failed" and not done.judgement.trouble for result, (_, done) in pairs
+    ):
         bank = bank or load_bank(assignment)
         findings = recognise(judge.calls, bank.misconceptions_of(judge.function))
     troubles = "; ".join(

@@ -95,6 +95,17 @@ def test_the_misconception_is_named_from_known_replies_too(course):
     assert names[0] == names[1] == ["doubled"]
 
 
+def test_a_check_that_is_skipped_names_no_misconception(course):
+    """Bug: a right function agreed with a misconception that differs in its gradient alone."""
+    words = '"""The value at 3."""'
+    skipped = CHECKS.replace(words, f'{words}\n    pytest.skip("no")')
+    (course.checks / "test_square.py").write_text(skipped)
+    verdict = verdict_on(course, Functions(lambda x: x * x))
+    assert [check.outcome for check in verdict.checks] == ["passed", "failed"]
+    assert verdict.note == "test_one_call: the check itself raised Skipped: no"
+    assert not verdict.findings
+
+
 def test_another_reply_has_the_check_run_again(course):
     assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
     assert verdict_on(course, Functions(lambda x: x * x + (x == 3))).earned == 2
