@@ -224,6 +224,11 @@ def test_how_the_warm_process_was_started_does_not_show_in_the_environment():
     assert verdict.outputs[0][0]["data"]["text/plain"] == "False"
 
 
+def test_sets_of_text_have_the_same_order_wherever_a_notebook_is_graded():
+    verdict = outputs_of("import sys\nsys.flags.hash_randomization")
+    assert verdict.outputs[0][0]["data"]["text/plain"] == "0"
+
+
 def test_garbage_is_collected_in_a_submission():
     verdict = outputs_of("import gc\ngc.isenabled()")
     assert verdict.outputs[0][0]["data"]["text/plain"] == "True"
