@@ -246,28 +246,26 @@ class Course:
         """Say what lies where a student's folder of an assignment in a step should be."""
         pattern = self.folder(step, "*", assignment)
         position = pattern.parts.index("*")
+        above, rest = Path(*pattern.parts[:position]), Path(*pattern.parts[position + 1 :])
+        # a submission's own folder is tried, and tells of it
+        students = [] if pattern.name == "*" else sorted(above.glob("[!.]*"))
+        closed = [path for path in students if path.is_dir() and not os.access(path, os.X_OK)]
+        submissions = [path / rest for path in students if path not in closed]
         places = sorted(
             place
             for place in self._places(step, assignment)
             if not place.parts[position].startswith(".")
         )
-        above, rest = Path(*pattern.parts[:position]), Path(*pattern.parts[position + 1 :])
-        # a submission's own folder is tried, and tells of it
-        students = [folder for folder in sorted(above.glob("[!.]*")) if pattern.name != "*"]
-        closed = [
-            f"{folder} is a folder that cannot be entered"
-            for folder in students
-            if folder.is_dir() and not os.access(folder, os.X_OK)
-        ]
-        dangling = [
-            f"{place} is a link that leads nowhere"
-            for place in (folder / rest for folder in students if os.access(folder, os.X_OK))
-            if os.path.lexists(place) and not place.exists()
-        ]
-        files = [f"{place} is a file, expected a folder" for place in places if not place.is_dir()]
-        # the gradebook could not hold it
-        unnamed = [f"{place} is not named in UTF-8" for place in places if not _is_text(place)]
-        return [*closed, *dangling, *files, *unnamed]
+        reasons = {
+            "is a folder that cannot be entered": closed,
+            "is a link that leads nowhere": [
+                path for path in submissions if path.is_symlink() and not path.exists()
+            ],
+            "is a file, expected a folder": [path for path in places if not path.is_dir()],
+            # the gradebook could not hold it
+            "is not named in UTF-8": [path for path in places if not _is_text(path)],
+        }
+        return [f"{path} {reason}" for reason, paths in reasons.items() for path in paths]
 
     def _places(self, step: str, assignment: str) -> Iterator[Path]:
         """Yield what is where the folders of an assignment in a step should be."""
