@@ -183,6 +183,15 @@ def test_nothing_is_graded_twice_without_need_and_all_of_it_with_force(class_roo
     assert first == again == forced
 
 
+@pytest.fixture
+def without_nohup():
+    """Have commands end with their terminal, wherever the tests were started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_cleanly_and_the_same_command_goes_on(
     class_root, uninterrupted, tmp_path, number
