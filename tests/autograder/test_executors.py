@@ -577,24 +577,12 @@ def test_a_server_that_ends_before_it_has_forked_is_told(tasks, processes):
     assert outcome == ("ended", b"the process that workers are forked from has ended")
 
 
-def test_the_processes_end_with_the_command_that_is_killed(tasks, tmp_path):
+@pytest.mark.parametrize("function", ["wait_for_long", "ignore_interrupts"])
+def test_the_processes_end_with_the_command_that_is_killed(tasks, tmp_path, function):
     program = (
         "import executor_tasks, sys\n"
         "from autograder.executors import LocalPool\n"
-        "LocalPool(1).submit(executor_tasks.wait_for_long, sys.argv[1].encode()).result()\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "pid")]
-    with subprocess.Popen(command) as process:
-        pid = int(wait_for(tmp_path / "pid"))
-        process.kill()
-    assert ended(pid)
-
-
-def test_a_process_that_ignores_interrupts_ends_with_the_command_too(tasks, tmp_path):
-    program = (
-        "import executor_tasks, sys\n"
-        "from autograder.executors import LocalPool\n"
-        "LocalPool(1).submit(executor_tasks.ignore_interrupts, sys.argv[1].encode()).result()\n"
+        f"LocalPool(1).submit(executor_tasks.{function}, sys.argv[1].encode()).result()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "pid")]
     with subprocess.Popen(command) as process:

@@ -95,14 +95,14 @@ def test_the_misconception_is_named_from_known_replies_too(course):
     assert names[0] == names[1] == ["doubled"]
 
 
-def test_a_check_that_is_skipped_names_no_misconception(course):
+def test_a_check_that_cannot_be_carried_out_names_no_misconception(course):
     """Bug: a right function agreed with a misconception that differs in its gradient alone."""
     words = '"""The value at 3."""'
-    skipped = CHECKS.replace(words, f'{words}\n    pytest.skip("no")')
-    (course.checks / "test_square.py").write_text(skipped)
+    broken = CHECKS.replace(words, f'{words}\n    raise OSError("no such file")')
+    (course.checks / "test_square.py").write_text(broken)
     verdict = verdict_on(course, Functions(lambda x: x * x))
     assert [check.outcome for check in verdict.checks] == ["passed", "failed"]
-    assert verdict.note == "test_one_call: the check itself raised Skipped: no"
+    assert verdict.note == "test_one_call: the check itself raised OSError: no such file"
     assert not verdict.findings
 
 
