@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from autograder.intake import quoted, read_file
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
 from autograder.outputs import AFTER_THE_LAST_ANSWER
+from autograder.settled_functions import settled_functions
 from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess
 from autograder.verdict import SubmissionVerdict
 
@@ -69,9 +71,16 @@ def grade_notebook(
     ConfinementUnavailableError
         If `confined` and this machine cannot confine a process.
     """
-    run = NotebookRun(notebook, assignment, limits=limits, folder=folder, confined=confined)
+    start = partial(
+        NotebookRun, notebook, assignment, limits=limits, folder=folder, confined=confined
+    )
+    run = start(settle=True)
     try:
         verdict = run.run_cells()
+        if run.lost_settled():
+            run.close()
+            run = start()
+            verdict = run.run_cells()
         if assignment is not None:
             bank = load_bank(assignment)
             for grade_id in run.judged:
@@ -90,8 +99,9 @@ def grade_notebook(
 class NotebookRun:
     """One run of a notebook, with a snapshot at each grade cell that has hidden checks.
 
-    `warm` and `without`, a warm process of one's own and layers of confinement to leave out, are
-    for tests.
+    With `settle`, one at the end stands for all where reading shows that the functions stay what
+    they are. `warm` and `without`, a warm process of one's own and layers of confinement to leave
+    out, are for tests.
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class NotebookRun:
         confined: bool = True,
         warm: WarmProcess | None = None,
         without: Sequence[str] = (),
+        settle: bool = False,
     ) -> None:
         self.notebook = notebook
         self.assignment = assignment
@@ -115,6 +126,17 @@ class NotebookRun:
         self.noticed += uses(notebook, not_allowed.names)
         warm = warm or warm_process(confined, root, self._often_used(), not_allowed)
         self.process = StudentProcess(warm, files, limits, not_allowed, without)
+        # names that are defined only after a grade cell, if the functions are settled
+        self.later = self._settled() if settle else None
+        self.reached: list[str] = []
+
+    def _settled(self) -> dict[str, frozenset[str]] | None:
+        """Return what `settled_functions` says of the cells that are run."""
+        cells = enumerate(self.notebook.cells[: self._last_that_counts() + 1])
+        sources = {index: cell.source for index, cell in cells if cell.cell_type == "code"}
+        ids = {index: _grade_id(self.notebook.cells[index]) for index in sources}
+        judged = {index: name for index, name in ids.items() if name in self.judged}
+        return settled_functions(sources, judged) if len(judged) > 1 else None
 
     def _often_used(self) -> frozenset[str]:
         """Return which modules that are slow at first use the instructor's cells use."""
@@ -144,6 +166,8 @@ class NotebookRun:
                 verdict.outputs[index] = [dict(NOT_RUN)]
                 continue
             is_over = self.process.is_over
+            if is_over:
+                self._keep_settled()
             outputs, reason = self.process.run_cell(cell.source)
             verdict.outputs[index] = outputs
             if reason:
@@ -155,8 +179,20 @@ class NotebookRun:
                 stopped = reason
             grade_id = _grade_id(cell)
             if grade_id in self.judged:
-                self.process.take_snapshot(grade_id, last=index == last)
+                self.reached.append(grade_id)
+                if self.later is None:
+                    self.process.take_snapshot(grade_id, last=index == last)
+        self._keep_settled(last=True)
         return verdict
+
+    def _keep_settled(self, *, last: bool = False) -> None:
+        """Take the one snapshot of settled functions, if it is not there yet."""
+        if self.later is not None and self.reached and not self.process.snapshots:
+            self.process.take_snapshot(*self.reached, last=last)
+
+    def lost_settled(self) -> bool:
+        """Tell whether the process ended before the one snapshot of settled functions was taken."""
+        return self.later is not None and bool(self.reached) and not self.process.snapshots
 
     def _last_that_counts(self) -> int:
         """Return the index of the last cell that has to be run."""
@@ -167,7 +203,8 @@ class NotebookRun:
 
     def caller_of(self, grade_id: str) -> Callable[[], Caller]:
         """Return what makes a caller of the functions as they were at a grade cell."""
-        return lambda: self.process.caller_at(grade_id)
+        undefined = (self.later or {}).get(grade_id, frozenset())
+        return lambda: self.process.caller_at(grade_id, undefined)
 
     def close(self) -> None:
         """End the notebook's processes."""

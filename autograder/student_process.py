@@ -70,6 +70,7 @@ HALF_A_CHARACTER = re.compile(r"\\u[dD]")
 MAX_SCORE_CHARACTERS = 100
 ANSWER_BYTES = 100_000
 CREDENTIALS = struct.Struct("3i")
+UNDEFINED = protocol.encode(["undefined"])
 IMPORTED = r"(?m)^\s*(?:import|from)\s+{}\b"
 # slow at first use; what they hold makes every fork slower, so only where locked cells have this
 OFTEN_USED = {
@@ -318,6 +319,8 @@ class StudentProcess:
         self.not_allowed = not_allowed
         self.peer = warm.start(files, limits, not_allowed, without)
         self.snapshots: dict[str, Peer] = {}
+        # by snapshot, a process in which nothing was called but by checks that passed
+        self.spare: dict[Peer, Peer] = {}
         self.lost: set[str] = set()
         self.ended = ""
         self.output_room = SUBMISSION_OUTPUT_BYTES
@@ -383,7 +386,7 @@ class StudentProcess:
             self._end(f"{reason} and did not give way, so the cells after it were not run")
             return [], self.ended
 
-    def take_snapshot(self, grade_id: str, *, last: bool = False) -> None:
+    def take_snapshot(self, *grade_ids: str, last: bool = False) -> None:
         """Fork a snapshot of the notebook's state that can be called later.
 
         After the last cell the process itself is the snapshot.
@@ -395,13 +398,17 @@ class StudentProcess:
         try:
             protocol.send(self.peer.connection, [request], [peer.inherited.fileno()])
             peer.greet(time.monotonic() + max(self._fork_seconds(), LAST_FORK_SECONDS))
-            self.snapshots[grade_id] = peer
+            self.snapshots |= dict.fromkeys(grade_ids, peer)
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
             self._end(self._why_it_ended())
 
-    def caller_at(self, grade_id: str) -> ProcessCaller:
-        """Return a caller of the functions as they were at a grade cell."""
+    def caller_at(self, grade_id: str, undefined: frozenset[str] = frozenset()) -> ProcessCaller:
+        """Return a caller of the functions as they were at a grade cell.
+
+        What is `undefined` was not there yet, though the snapshot may be of a later time. Where
+        grade cells share a snapshot, the caller's process may be one that another gave back.
+        """
         if grade_id in self.lost:
             return UnreachableCaller("The process that held the notebook has ended.")
         if grade_id not in self.snapshots:
@@ -409,10 +416,12 @@ class StudentProcess:
         seconds = self._fork_seconds()
         if seconds <= 0:
             return UnreachableCaller(TIME_IS_UP)
+        snapshot = self.snapshots[grade_id]
+        if snapshot in self.spare:
+            return SnapshotCaller(self.spare.pop(snapshot), snapshot, self, undefined, used=True)
         peer = Peer()
         try:
-            connection = self.snapshots[grade_id].connection
-            protocol.send(connection, ["serve"], [peer.inherited.fileno()])
+            protocol.send(snapshot.connection, ["serve"], [peer.inherited.fileno()])
             peer.greet(time.monotonic() + seconds)
         except (OSError, EOFError, protocol.ProtocolError):
             peer.close()
@@ -420,7 +429,14 @@ class StudentProcess:
                 return UnreachableCaller(TIME_IS_UP)
             self.lost.add(grade_id)
             return UnreachableCaller("The process that held the notebook has ended.")
-        return SnapshotCaller(peer, self)
+        return SnapshotCaller(peer, snapshot, self, undefined)
+
+    def keep(self, snapshot: Peer, peer: Peer) -> bool:
+        """Keep a process for another grade cell's checks, if one shares the snapshot."""
+        others = list(self.snapshots.values()).count(snapshot) > 1
+        if others:
+            self.spare[snapshot] = peer
+        return others
 
     def _fork_seconds(self) -> float:
         """Return how long a fork may take; none is waited for when the submission's time is up."""
@@ -432,7 +448,7 @@ class StudentProcess:
         try:
             self.warm.end_submission()
         finally:
-            for peer in (self.peer, *self.snapshots.values()):
+            for peer in {self.peer, *self.snapshots.values(), *self.spare.values()}:
                 peer.close()
 
 
@@ -452,17 +468,33 @@ class UnreachableCaller(ProcessCaller):
 
 
 class SnapshotCaller(ProcessCaller):
-    """Calls the functions of one snapshot, for checks that share a process."""
+    """Calls the functions of one snapshot, for checks that share a process.
 
-    def __init__(self, peer: Peer, process: StudentProcess) -> None:
+    What is `undefined` is not called; `used` tells whether other checks called functions before.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        snapshot: Peer,
+        process: StudentProcess,
+        undefined: frozenset[str] = frozenset(),
+        *,
+        used: bool = False,
+    ) -> None:
         self.peer = peer
+        self.snapshot = snapshot
         self.process = process
+        self.undefined = undefined
+        self.used = used
         self.stopped = ""
 
     def exchange(self, function: str, request: bytes) -> bytes:
         """Send a request and return the reply; raise `StudentStoppedError` if none comes."""
         if self.stopped:
             raise StudentStoppedError(self.stopped)
+        if function in self.undefined:
+            return UNDEFINED
         seconds = min(self.process.limits.call_seconds, self.process.deadline - time.monotonic())
         if seconds <= 0:
             raise self._stop(TIME_IS_UP)
@@ -501,6 +533,11 @@ class SnapshotCaller(ProcessCaller):
         self.stopped = sentence
         self.close()
         return StudentStoppedError(sentence)
+
+    def give_back(self) -> None:
+        """Leave the process, in which only passing checks called, to others, or end it."""
+        if self.stopped or not self.process.keep(self.snapshot, self.peer):
+            self.close()
 
     def close(self) -> None:
         """End the server."""

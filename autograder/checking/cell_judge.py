@@ -93,6 +93,15 @@ class OverheardCaller(ProcessCaller):
         """Read a reply as the student's process would have it read."""
         return self.caller.understand(function, reply)
 
+    @property
+    def used(self) -> bool:
+        """Whether something was called in the process before this caller was made."""
+        return bool(getattr(self.caller, "used", False))
+
+    def give_back(self) -> None:
+        """Leave the process to the checks of another grade cell, or end it."""
+        getattr(self.caller, "give_back", self.close)()
+
     def close(self) -> None:
         """End the process."""
         getattr(self.caller, "close", bool)()
@@ -122,7 +131,7 @@ class CellJudge:
         return Student(caller, generator, self.calls)
 
     def renew(self) -> Caller:
-        """Take a new caller, in whose process nothing was called yet."""
+        """Take a new caller; only the first may be of a process that passing checks have used."""
         self.close_caller()
         caller = self.make_caller()
         self.caller = OverheardCaller(caller) if isinstance(caller, ProcessCaller) else caller
@@ -140,6 +149,9 @@ class CellJudge:
         try:
             while len(done) < len(collected.checks):
                 done += self._judge_together(collected, collected.checks[len(done) :])
+            if all(check.passed for check in done) and isinstance(self.caller, OverheardCaller):
+                self.caller.give_back()
+                self.caller = None
         finally:
             self.close_caller()
             del collected.config.stash[judge_key]
@@ -188,10 +200,13 @@ class CellJudge:
         What is tried again need not go on after a case that fails; what stands must, since a
         misconception is recognised by all calls.
         """
-        done = Check(len(check.cases), alone=self.caller is None)
+        alone = self.caller is None
         caller = self.caller or self.renew()
-        heard = caller.replies if isinstance(caller, OverheardCaller) else []
+        heard: list[bytes] = []
+        if isinstance(caller, OverheardCaller):
+            heard, alone = caller.replies, alone and not caller.used
         heard.clear()
+        done = Check(len(check.cases), alone=alone)
         self.calls = done.calls
         for case in check.cases:
             done.note(self._run(collected, case))

@@ -1,0 +1,246 @@
+"""Tells, by reading, whether a notebook's functions are at its end what they were at a grade cell.
+
+Then one snapshot at the end stands for one at each grade cell. This is no question of trust: who
+deceives the reading has functions of their own judged, as they were at another moment. So what is
+read is kept narrow, and whatever is not plainly a function of its arguments is not settled.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import symtable
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+# all loaded before a notebook runs, so that no file of the submission can stand for one
+MODULES = frozenset(("__future__", "collections", "functools", "itertools", "math", "matplotlib"))
+MODULES |= {"numpy", "torch", "typing"}
+MODULE_NAMES = frozenset(("math", "np", "numpy", "torch"))
+# these reach what a cell does not spell out
+FAR_REACHING = frozenset(
+    (
+        *("breakpoint", "compile", "delattr", "display", "eval", "exec", "exit", "get_ipython"),
+        *("getattr", "globals", "In", "input", "locals", "open", "Out", "quit", "setattr", "vars"),
+    )
+)
+# attributes that change a library for all its users, or read what may have changed, such as a file
+CHANGES = re.compile(
+    r"_|set_(?!title|[xyz]|aspect|axis|visible|facecolor)|set(?!_)|register|use_|enable_(?!grad)"
+    r"|disable|load|from_?file|genfromtxt|memmap|read"
+)
+# attributes whose results depend on what was drawn before
+RANDOM = re.compile(
+    r"rand|seed|.*dropout|bernoulli|multinomial|normal_?$|poisson|uniform|exponential_|geometric_"
+    r"|cauchy_|log_normal_|trunc_normal_|choice|sample|shuffle|permutation|gumbel|rrelu"
+)
+# of a whole notebook, which is read in 10 µs a character at most
+MAX_READ_CHARACTERS = 100_000
+REMEMBERED_CELLS = 200
+
+
+class Binding(NamedTuple):
+    """What a name is given at the top level of a cell: a function, a constant, a module, other."""
+
+    name: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one cell binds at its top level, and which global names its functions use."""
+
+    bindings: tuple[Binding, ...]
+    used: frozenset[str]
+
+
+def settled_functions(
+    sources: Mapping[int, str], grade_cells: Mapping[int, str]
+) -> dict[str, frozenset[str]] | None:
+    """Return, for each grade cell, the names that are bound only after it; None if not settled.
+
+    `sources` are the cells that are run, in order, and `grade_cells` the names of the grade cells
+    among them, both by index.
+
+    Examples
+    --------
+    >>> cells = {0: "def f(x): return x + 1", 1: "f(1)", 2: "def g(x): return f(x)", 3: "g(1)"}
+    >>> settled_functions(cells, {1: "test_f", 3: "test_g"})
+    {'test_f': frozenset({'g'}), 'test_g': frozenset()}
+    >>> settled_functions({**cells, 2: "f = torch.exp"}, {1: "test_f", 3: "test_g"}) is None
+    True
+    """
+    if sum(map(len, sources.values())) > MAX_READ_CHARACTERS:
+        return None
+    notebook = _Notebook()
+    for index, source in sources.items():
+        if (reading := _reading(source)) is None:
+            return None
+        notebook.add(index, reading)
+    asked = {name.removeprefix("test_") for name in grade_cells.values()}
+    if not all(notebook.stays(name, index) for name, index in notebook.uses) or not all(
+        notebook.is_one_function(name) for name in asked
+    ):
+        return None
+    return {name: notebook.bound_after(index) for index, name in grade_cells.items()}
+
+
+@dataclass
+class _Notebook:
+    """All bindings and uses of the cells read so far."""
+
+    bound: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    uses: set[tuple[str, int]] = field(default_factory=set)
+
+    def add(self, index: int, reading: Reading) -> None:
+        for name, what in reading.bindings:
+            self.bound.setdefault(name, []).append((index, what))
+        self.uses |= {(name, index) for name in reading.used}
+
+    def stays(self, name: str, user: int) -> bool:
+        """Tell whether a function of a cell finds the same under a name whenever it is called."""
+        bound = self.bound.get(name)
+        if bound is None:
+            return hasattr(builtins, name)
+        kinds = {what for _, what in bound}
+        is_module = len(kinds) == 1 and all(what.startswith("import ") for what in kinds)
+        once = len(bound) == 1 and bound[0][1] in ("function", "constant")
+        return (is_module or once) and bound[0][0] <= user
+
+    def is_one_function(self, name: str) -> bool:
+        """Tell whether a name is bound by one `def`, or never."""
+        return [what for _, what in self.bound.get(name, [])] in ([], ["function"])
+
+    def bound_after(self, index: int) -> frozenset[str]:
+        """Return the names that no cell up to `index` binds."""
+        return frozenset(name for name, bound in self.bound.items() if bound[0][0] > index)
+
+
+@lru_cache(maxsize=REMEMBERED_CELLS)
+def _reading(source: str) -> Reading | None:
+    """Read a cell; return None if one of its functions could keep or change something."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+            table = symtable.symtable(source, "<cell>", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    try:
+        bindings = tuple(_bindings(tree.body))
+        plain = all(map(_is_plain, ast.walk(tree))) and all(map(_keeps_nothing, _functions(tree)))
+        plain = plain and not any(map(_is_random, _inside_functions(tree)))
+        return Reading(bindings, frozenset(_globals_of_functions(table))) if plain else None
+    except RecursionError:
+        return None
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.Lambda]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            yield node
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """Tell whether a node neither reaches nor changes what its cell does not spell out."""
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.ctx, ast.Load) and not CHANGES.match(node.attr)
+    if isinstance(node, ast.Name):
+        return node.id not in FAR_REACHING
+    if isinstance(node, ast.Import):
+        return all(alias.name.partition(".")[0] in MODULES for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        names = {alias.name for alias in node.names}
+        known = not node.level and (node.module or "").partition(".")[0] in MODULES
+        return known and "*" not in names and not any(map(CHANGES.match, names))
+    return not isinstance(
+        node,
+        ast.ClassDef | ast.AsyncFunctionDef | ast.Global | ast.Nonlocal | ast.Await | ast.Delete,
+    )
+
+
+def _keeps_nothing(function: ast.FunctionDef | ast.Lambda) -> bool:
+    """Tell whether a function has nothing of its own that lasts from call to call."""
+    arguments = function.args
+    defaults = [*arguments.defaults, *(value for value in arguments.kw_defaults if value)]
+    return not getattr(function, "decorator_list", []) and all(map(_is_constant, defaults))
+
+
+def _inside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is run only when a function is called, and the functions' heads."""
+    pending = [(tree, False)]
+    while pending:
+        node, inside = pending.pop()
+        inside = inside or isinstance(node, ast.FunctionDef | ast.Lambda)
+        if inside:
+            yield node
+        pending += [(child, inside) for child in ast.iter_child_nodes(node)]
+
+
+def _is_random(node: ast.AST) -> bool:
+    """Tell whether a node draws random numbers, as layers do for their first weights."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr[:1].isupper() or bool(RANDOM.match(node.func.attr))
+    return isinstance(node, ast.Attribute) and bool(RANDOM.match(node.attr))
+
+
+def _is_constant(node: ast.AST) -> bool:
+    """Tell whether an expression is made of numbers and words alone, or read from a module."""
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.value, ast.Name) and node.value.id in MODULE_NAMES
+    if isinstance(node, ast.UnaryOp):
+        return _is_constant(node.operand)
+    if isinstance(node, ast.BinOp):
+        return _is_constant(node.left) and _is_constant(node.right)
+    if isinstance(node, ast.Tuple):
+        return all(map(_is_constant, node.elts))
+    return isinstance(node, ast.Constant)
+
+
+def _bindings(body: Iterable[ast.stmt]) -> Iterator[Binding]:
+    """Yield all that statements bind outside of functions."""
+    pending: list[ast.AST] = list(body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef):
+            yield Binding(node.name, "function")
+            pending += [node.args, *node.decorator_list]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from _imported(node)
+        elif isinstance(node, ast.Assign) and _is_constant(node.value):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (Binding(name, "constant") for name in names)
+            pending += [target for target in node.targets if not isinstance(target, ast.Name)]
+        elif not isinstance(node, ast.Lambda):
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                yield Binding(node.id, "other")
+            elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+                yield Binding(node.name, "other")
+            elif isinstance(node, ast.MatchMapping) and node.rest:
+                yield Binding(node.rest, "other")
+            pending += ast.iter_child_nodes(node)
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[Binding]:
+    for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            yield Binding(alias.asname or alias.name, f"import {node.module}:{alias.name}")
+        elif alias.asname:
+            yield Binding(alias.asname, f"import {alias.name}")
+        else:
+            package = alias.name.partition(".")[0]
+            yield Binding(package, f"import {package}")
+
+
+def _globals_of_functions(table: symtable.SymbolTable) -> Iterator[str]:
+    """Yield the global names that the functions below a scope use."""
+    for child in table.get_children():
+        is_comprehension = child.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr")
+        # at the top level of a cell one is run where it stands
+        if not (is_comprehension and table.get_type() == "module"):
+            yield from (symbol.get_name() for symbol in child.get_symbols() if symbol.is_global())
+        yield from _globals_of_functions(child)
