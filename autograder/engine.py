@@ -85,7 +85,12 @@ def grade_notebook(
             bank = load_bank(assignment)
             for grade_id in run.judged:
                 cell = judge_cell(
-                    assignment, grade_id, run.caller_of(grade_id), class_seed=class_seed, bank=bank
+                    assignment,
+                    grade_id,
+                    run.caller_of(grade_id),
+                    class_seed=class_seed,
+                    bank=bank,
+                    settled=run.later is not None,
                 )
                 if cell.note:
                     # the note is for the instructor: it could hold a hidden input
@@ -136,7 +141,7 @@ class NotebookRun:
         sources = {index: cell.source for index, cell in cells if cell.cell_type == "code"}
         ids = {index: _grade_id(self.notebook.cells[index]) for index in sources}
         judged = {index: name for index, name in ids.items() if name in self.judged}
-        return settled_functions(sources, judged) if len(judged) > 1 else None
+        return settled_functions(sources, judged) if judged else None
 
     def _often_used(self) -> frozenset[str]:
         """Return which modules that are slow at first use the instructor's cells use."""

@@ -1,8 +1,9 @@
 """Tells, by reading, whether a notebook's functions are at its end what they were at a grade cell.
 
-Then one snapshot at the end stands for one at each grade cell. This is no question of trust: who
-deceives the reading has functions of their own judged, as they were at another moment. So what is
-read is kept narrow, and whatever is not plainly a function of its arguments is not settled.
+Then one snapshot at the end stands for one at each grade cell, and no call leaves anything behind
+for another. This is no question of trust: who deceives the reading has functions of their own
+judged, as they were at another moment or after other calls, and can only lose by it. Whatever is
+not plainly a function of its arguments is not settled.
 """
 
 from __future__ import annotations

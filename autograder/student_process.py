@@ -319,7 +319,7 @@ class StudentProcess:
         self.not_allowed = not_allowed
         self.peer = warm.start(files, limits, not_allowed, without)
         self.snapshots: dict[str, Peer] = {}
-        # by snapshot, a process in which nothing was called but by checks that passed
+        # by snapshot, a process whose calls left nothing behind
         self.spare: dict[Peer, Peer] = {}
         self.lost: set[str] = set()
         self.ended = ""
@@ -535,7 +535,7 @@ class SnapshotCaller(ProcessCaller):
         return StudentStoppedError(sentence)
 
     def give_back(self) -> None:
-        """Leave the process, in which only passing checks called, to others, or end it."""
+        """Leave the process, in which no call left anything behind, to others, or end it."""
         if self.stopped or not self.process.keep(self.snapshot, self.peer):
             self.close()
 

@@ -116,11 +116,15 @@ class CellJudge:
     in a second process, the last one first: before each, other calls were made there than in the
     first. Where all replies are the same they depend on neither; where one is not, each of these
     checks gets a process of its own.
+
+    Functions that are `settled` leave nothing behind; of their checks those alone are judged again
+    whose process stopped, which earlier calls may have used up.
     """
 
     function: str
     make_caller: Callable[[], Caller]
     class_seed: str
+    settled: bool = False
     calls: list[RecordedCall] = field(default_factory=list)
     caller: Caller | None = None
     replaying: ReplayingCaller | None = None
@@ -131,7 +135,7 @@ class CellJudge:
         return Student(caller, generator, self.calls)
 
     def renew(self) -> Caller:
-        """Take a new caller; only the first may be of a process that passing checks have used."""
+        """Take a new caller; only the first may be of a process that other checks have used."""
         self.close_caller()
         caller = self.make_caller()
         self.caller = OverheardCaller(caller) if isinstance(caller, ProcessCaller) else caller
@@ -149,7 +153,8 @@ class CellJudge:
         try:
             while len(done) < len(collected.checks):
                 done += self._judge_together(collected, collected.checks[len(done) :])
-            if all(check.passed for check in done) and isinstance(self.caller, OverheardCaller):
+            leaves_nothing = self.settled or all(check.passed for check in done)
+            if leaves_nothing and isinstance(self.caller, OverheardCaller):
                 self.caller.give_back()
                 self.caller = None
         finally:
@@ -170,7 +175,11 @@ class CellJudge:
                 break
         failed = [index for index, check in enumerate(tried) if not check.passed]
         first = failed[0] if failed else len(tried)
-        doubtful = [index for index in range(first, len(tried)) if not tried[index].alone]
+        doubtful = [
+            index
+            for index in range(first, len(tried))
+            if not tried[index].alone and (tried[index].stopped or not self.settled)
+        ]
         return self._judge_again(collected, checks, tried, doubtful) if doubtful else tried
 
     def _judge_again(

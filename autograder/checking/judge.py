@@ -30,8 +30,9 @@ def judge_cell(
     *,
     class_seed: str = "",
     bank: Bank | None = None,
+    settled: bool = False,
 ) -> CellVerdict:
-    """Run the hidden checks of one grade cell.
+    """Run the hidden checks of one grade cell; `settled` functions leave nothing behind.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def judge_cell(
     path = assignment.check_file(grade_id)
     if path is None:
         raise BrokenCheckError(f"grade cell {grade_id!r} has no check file in {assignment.checks}")
-    judge = CellJudge(grade_id.removeprefix("test_"), make_caller, class_seed)
+    judge = CellJudge(grade_id.removeprefix("test_"), make_caller, class_seed, settled)
     judged = judge.judge(collected_checks(assignment, path))
     results = tuple(done.result(check) for check, done in judged)
     findings: tuple[Finding, ...] = ()

@@ -12,6 +12,8 @@ from autograder.student_process import StudentProcess, WarmProcess, WarmProcessE
 
 QUICK = Limits(cell_seconds=2, call_seconds=1)
 RIGHT = "def square(x):\n    return x * x"
+# what is no plain function of its arguments could remember earlier calls
+NOT_SETTLED = "import os\n"
 
 
 def grade(toy, notebook):
@@ -117,7 +119,7 @@ def test_checks_share_a_process_for_as_long_as_they_pass(toy, toy_notebook, monk
     grade(toy, toy_notebook(RIGHT))
     assert len(taken) == 1
     # the second check passes: twice nothing is nothing
-    grade(toy, toy_notebook("def square(x):\n    return 2 * x"))
+    grade(toy, toy_notebook(f"{NOT_SETTLED}def square(x):\n    return 2 * x"))
     assert len(taken) == 1 + 2
 
 
@@ -156,9 +158,12 @@ def outcomes(toy, notebook):
 
 
 def test_what_follows_a_check_that_fails_takes_one_more_process(toy, toy_notebook, processes):
-    notebook = toy_notebook("def square(x):\n    return x if x in (2, 3) else x * x")
-    assert outcomes(toy, notebook) == ["passed", "failed", "failed", "passed"]
+    source = "def square(x):\n    return x if x in (2, 3) else x * x"
+    expected = ["passed", "failed", "failed", "passed"]
+    assert outcomes(toy, toy_notebook(NOT_SETTLED + source)) == expected
     assert len(processes) == 2
+    assert outcomes(toy, toy_notebook(source)) == expected
+    assert len(processes) == 2 + 1
 
 
 DOUBLED = """
@@ -179,7 +184,7 @@ def test_a_misconception_agrees_in_every_case_of_what_is_judged_again(
     checks = "".join(FOUR_CHECKS.format(name, "value") for name in "237")
     (toy.checks / "test_square.py").write_text(re.sub(r"\[1\.0\]", lambda _: next(values), checks))
     (toy.bank / "square.py").write_text(DOUBLED)
-    source = f"def square(x):\n    return {at_five} if x.sum() == 5 else 2 * x"
+    source = f"{NOT_SETTLED}def square(x):\n    return {at_five} if x.sum() == 5 else 2 * x"
     _, cell = grade(toy, toy_notebook(source))
     assert [check.outcome for check in cell.checks] == ["passed", "failed", "failed"]
     assert [finding.name for finding in cell.findings] == named

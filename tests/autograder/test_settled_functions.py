@@ -1,10 +1,13 @@
 """One snapshot at a notebook's end, where it stands for one at each grade cell."""
 
+import signal
+
 import nbformat
 import pytest
 
 from autograder import engine
-from autograder.engine import Limits, grade_notebook
+from autograder.checking.judge import judge_cell
+from autograder.engine import Limits, NotebookRun, grade_notebook
 from autograder.settled_functions import settled_functions
 from autograder.student_process import StudentProcess
 
@@ -275,19 +278,37 @@ def test_grade_cells_share_a_process_for_as_long_as_their_checks_pass(powers, fo
     assert forked[0].peer is forked[1].peer
 
 
-def test_a_check_that_fails_in_a_shared_process_is_tried_in_one_of_its_own(powers, forked):
-    wrong = "def cube(x):\n    return x if x == -1 else 0 * x"
-    verdict = grade_notebook(notebook_of(SQUARE, wrong), powers, limits=QUICK)
-    assert [check.outcome for check in verdict.cells["test_cube"].checks] == ["failed", "passed"]
-    assert [caller.used for caller in forked] == [False, True, False]
-
-
-def test_no_process_is_shared_after_a_check_that_fails(powers, forked):
-    wrong = "def square(x):\n    return 2 * x"
+def test_settled_functions_are_not_tried_again_after_a_check_that_fails(powers, forked):
+    wrong = "def square(x):\n    return x if x == 2 else x * x"
     cube = "def cube(x):\n    return x ** 3"
     verdict = grade_notebook(notebook_of(wrong, cube), powers, limits=QUICK)
-    assert verdict.cells["test_cube"].earned == 3
-    assert not any(caller.used for caller in forked)
+    outcomes = [check.outcome for cell in verdict.cells.values() for check in cell.checks]
+    assert outcomes == ["failed", "passed", "passed", "passed"]
+    assert [caller.used for caller in forked] == [False, True]
+
+
+def test_a_check_whose_shared_process_stops_is_tried_in_one_of_its_own(powers, forked):
+    endless = "def cube(x):\n    while x == 2:\n        pass\n    return x ** 3"
+    verdict = grade_notebook(notebook_of(SQUARE, endless), powers, limits=QUICK)
+    outcomes = [check.outcome for check in verdict.cells["test_cube"].checks]
+    assert outcomes == ["stopped", "passed"]
+    # both cells; the check that stopped; the one after it
+    assert [caller.used for caller in forked] == [False, True, False, False]
+
+
+def test_a_process_that_ended_since_it_was_given_back_costs_no_points(powers, forked):
+    notebook = notebook_of(SQUARE, CUBE)
+    run = NotebookRun(notebook, powers, limits=QUICK, settle=True)
+    try:
+        run.run_cells()
+        for name in ("test_square", "test_cube"):
+            cell = judge_cell(powers, name, run.caller_of(name), settled=True)
+            assert cell.earned == 3
+            forked[-1].peer.signal(signal.SIGKILL)
+    finally:
+        run.close()
+    # the second cell's first check is tried again, and the one after it in a process of its own
+    assert [caller.used for caller in forked] == [False, True, False, False]
 
 
 def test_grade_cells_with_snapshots_of_their_own_share_no_process(powers, forked, monkeypatch):
