@@ -107,6 +107,12 @@ class CollectedChecks:
                 runtestprotocol(case, log=False, nextitem=None)
             except pytest.exit.Exception as error:
                 raise BrokenCheckError(f"{case.nodeid} called pytest.exit") from error
+        for raised in self.caught:
+            if isinstance(raised, pytest.skip.Exception):
+                raise BrokenCheckError(
+                    f"{case.nodeid} was skipped ({raised.msg}); a check has to pass or fail, "
+                    "wherever it is run: its points could not be earned"
+                )
         return self.caught[0] if self.caught else None
 
     def close(self) -> None:

@@ -230,6 +230,22 @@ def test_a_check_cannot_end_the_grading(toy):
         judge(toy, {"square": lambda x: x})
 
 
+@pytest.mark.parametrize(
+    ("mark", "body"),
+    [
+        ("", '    pytest.skip("no device")\n'),
+        ('@pytest.mark.skipif(True, reason="no device")\n', "    pass\n"),
+    ],
+)
+def test_a_check_that_is_skipped_stops_the_class_and_costs_no_points(toy, mark, body):
+    (toy.checks / "test_square.py").write_text(
+        f"import pytest\n\n{mark}@pytest.mark.points(1)\ndef test_values(student):\n"
+        f'    """Reads well."""\n{body}'
+    )
+    with pytest.raises(BrokenCheckError, match=r"test_values was skipped \(.*no device"):
+        judge(toy, {"square": lambda x: x})
+
+
 def test_a_misconception_is_recognised_by_a_check_that_changes_its_inputs_in_place(toy):
     text = """
 import pytest
