@@ -186,13 +186,12 @@ def describe(name: str, cases: tuple[pytest.Item, ...]) -> CollectedCheck:
 
 
 def _stamp(assignment: Assignment, path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a check file, or one that it may import, is edited."""
+    """Return what changes when a check file, or one beside it that it may read, is edited."""
     # with names in place of `Path` objects: this is asked for every grade cell of a submission
     conftests = (f"{folder}/conftest.py" for folder in path.parents)
-    folder = str(assignment.checks)
-    names = os.listdir(folder)  # noqa: PTH208
-    checks = (f"{folder}/{name}" for name in names if name.endswith(".py"))
-    files = {str(path), *checks, *conftests}
+    with os.scandir(assignment.checks) as entries:
+        beside = [entry.path for entry in entries if entry.is_file()]
+    files = {str(path), *beside, *conftests}
     return tuple((file, *_written(file)) for file in sorted(files))
 
 

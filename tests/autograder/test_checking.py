@@ -171,6 +171,21 @@ def test_the_conftest_beside_a_check_file_is_read_anew_when_it_was_edited(toy):
         assert judge(toy, {"square": None})["test_square"].earned == number - 1
 
 
+def test_a_file_beside_the_checks_that_was_edited_is_read_anew(toy):
+    """Bug: a process that lives long, such as formgrader's, judged by the data of before."""
+    (toy.checks / "test_square.py").write_text(
+        "import pytest\nfrom pathlib import Path\n"
+        "EXPECTED = Path(__file__).with_name('expected.txt').read_text()\n\n"
+        "@pytest.mark.points(1)\ndef test_values():\n"
+        '    """Reads well."""\n    assert EXPECTED == "2"\n'
+    )
+    for number in (1, 2):
+        data = toy.checks / "expected.txt"
+        data.write_text(str(number))
+        os.utime(data, (number, number))
+        assert judge(toy, {"square": None})["test_square"].earned == number - 1
+
+
 def test_only_so_many_check_files_are_kept(toy, monkeypatch):
     monkeypatch.setattr(collected, "MAX_COLLECTED", 2)
     for name in ("one", "two", "three", "one"):
