@@ -183,7 +183,8 @@ class NotebookRun:
                 verdict.incidents.append(f"Cell {index + 1}: {reason}.")
                 stopped = reason
             grade_id = _grade_id(cell)
-            if grade_id in self.judged:
+            # where the process has ended, a second run would come no further
+            if grade_id in self.judged and not self.process.ended:
                 self.reached.append(grade_id)
                 if self.later is None:
                     self.process.take_snapshot(grade_id, last=index == last)

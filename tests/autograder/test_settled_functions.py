@@ -232,6 +232,24 @@ def test_functions_are_kept_though_the_time_is_up_before_the_notebook_ends(power
     }
 
 
+def test_a_notebook_that_ends_before_its_first_grade_cell_is_not_run_again(powers, monkeypatch):
+    started = []
+    start = engine.NotebookRun.__init__
+
+    def note(run, *given, **named):
+        started.append(run)
+        start(run, *given, **named)
+
+    monkeypatch.setattr(engine.NotebookRun, "__init__", note)
+    verdict = grade_notebook(
+        notebook_of(f"sum(range(10**12))\n{SQUARE}", CUBE), powers, limits=QUICK
+    )
+    messages = {check.message for cell in verdict.cells.values() for check in cell.checks}
+    assert len(messages) == 1
+    assert "This cell was not reached: it was stopped" in messages.pop()
+    assert len(started) == 1
+
+
 SAME = {
     "right": (SQUARE, CUBE),
     "wrong": ("def square(x):\n    return 2 * x", CUBE),
