@@ -13,9 +13,10 @@ import builtins
 import re
 import symtable
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 # all loaded before a notebook runs, so that no file of the submission can stand for one
@@ -36,19 +37,25 @@ CHANGES = re.compile(
 )
 # attributes whose results depend on what was drawn before
 RANDOM = re.compile(
-    r"rand|seed|.*dropout|bernoulli|multinomial|normal_?$|poisson|uniform|exponential_|geometric_"
-    r"|cauchy_|log_normal_|trunc_normal_|choice|sample|shuffle|permutation|gumbel|rrelu"
+    r"rand|seed|default_rng|.*dropout|bernoulli|.*(multinomial|normal_?$|poisson|uniform|rsample)"
+    r"|exponential_|geometric_|cauchy_|orthogonal_|sparse_|choice|sample|shuffle|permutation"
+    r"|gumbel|rrelu"
 )
+RANDOM_MODULES = re.compile(r"numpy\.random|torch\.(random|distributions|nn\.init)")
 # of a whole notebook, which is read in 10 µs a character at most
 MAX_READ_CHARACTERS = 100_000
 REMEMBERED_CELLS = 200
 
 
 class Binding(NamedTuple):
-    """What a name is given at the top level of a cell: a function, a constant, a module, other."""
+    """What a name is given at the top level of a cell: a function, a constant, a module, other.
+
+    `first` tells that nothing but imports comes before it in its cell, so that it is reached.
+    """
 
     name: str
     what: str
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ def settled_functions(
             return None
         notebook.add(index, reading)
     asked = {name.removeprefix("test_") for name in grade_cells.values()}
+    # a check may ask for other functions than that which its grade cell is named after
+    asked |= notebook.functions()
     if not all(notebook.stays(name, index) for name, index in notebook.uses) or not all(
         notebook.is_one_function(name) for name in asked
     ):
@@ -94,12 +103,12 @@ def settled_functions(
 class _Notebook:
     """All bindings and uses of the cells read so far."""
 
-    bound: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    bound: dict[str, list[tuple[int, str, bool]]] = field(default_factory=dict)
     uses: set[tuple[str, int]] = field(default_factory=set)
 
     def add(self, index: int, reading: Reading) -> None:
-        for name, what in reading.bindings:
-            self.bound.setdefault(name, []).append((index, what))
+        for name, what, first in reading.bindings:
+            self.bound.setdefault(name, []).append((index, what, first))
         self.uses |= {(name, index) for name in reading.used}
 
     def stays(self, name: str, user: int) -> bool:
@@ -107,14 +116,24 @@ class _Notebook:
         bound = self.bound.get(name)
         if bound is None:
             return hasattr(builtins, name)
-        kinds = {what for _, what in bound}
+        kinds = {what for _, what, _ in bound}
         is_module = len(kinds) == 1 and all(what.startswith("import ") for what in kinds)
-        once = len(bound) == 1 and bound[0][1] in ("function", "constant")
-        return (is_module or once) and bound[0][0] <= user
+        # the error that keeps a cell from an import does not keep a later cell from it
+        always = any(first for index, _, first in bound if index == bound[0][0])
+        once = len(bound) == 1 and bound[0][1] != "other"
+        return (once or (is_module and always)) and bound[0][0] <= user
 
     def is_one_function(self, name: str) -> bool:
         """Tell whether a name is bound by one `def`, or never."""
-        return [what for _, what in self.bound.get(name, [])] in ([], ["function"])
+        return [what for _, what, _ in self.bound.get(name, [])] in ([], ["function"])
+
+    def functions(self) -> set[str]:
+        """Return the names of all functions that are defined outside of others."""
+        return {
+            name
+            for name, bound in self.bound.items()
+            if any(what == "function" for _, what, _ in bound)
+        }
 
     def bound_after(self, index: int) -> frozenset[str]:
         """Return the names that no cell up to `index` binds."""
@@ -154,6 +173,9 @@ def _is_plain(node: ast.AST) -> bool:
         return node.id not in FAR_REACHING
     if isinstance(node, ast.Import):
         return all(alias.name.partition(".")[0] in MODULES for alias in node.names)
+    if isinstance(node, ast.With):
+        # a generator that is left there keeps what the `with` changed, such as torch's mode
+        return not any(isinstance(below, ast.Yield | ast.YieldFrom) for below in ast.walk(node))
     if isinstance(node, ast.ImportFrom):
         names = {alias.name for alias in node.names}
         known = not node.level and (node.module or "").partition(".")[0] in MODULES
@@ -186,13 +208,16 @@ def _is_random(node: ast.AST) -> bool:
     """Tell whether a node draws random numbers, as layers do for their first weights."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         return node.func.attr[:1].isupper() or bool(RANDOM.match(node.func.attr))
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return any(binding.what == "other" for binding in _imported(node))
     return isinstance(node, ast.Attribute) and bool(RANDOM.match(node.attr))
 
 
 def _is_constant(node: ast.AST) -> bool:
     """Tell whether an expression is made of numbers and words alone, or read from a module."""
     if isinstance(node, ast.Attribute):
-        return isinstance(node.value, ast.Name) and node.value.id in MODULE_NAMES
+        known = isinstance(node.value, ast.Name) and node.value.id in MODULE_NAMES
+        return known and not RANDOM.match(node.attr)
     if isinstance(node, ast.UnaryOp):
         return _is_constant(node.operand)
     if isinstance(node, ast.BinOp):
@@ -202,14 +227,17 @@ def _is_constant(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _bindings(body: Iterable[ast.stmt]) -> Iterator[Binding]:
+def _bindings(body: Sequence[ast.stmt]) -> Iterator[Binding]:
     """Yield all that statements bind outside of functions."""
-    pending: list[ast.AST] = list(body)
+    head = list(takewhile(lambda node: isinstance(node, ast.Import | ast.ImportFrom), body))
+    for statement in head:
+        yield from (binding._replace(first=True) for binding in _imported(statement))
+    pending: list[ast.AST] = list(body[len(head) :])
     while pending:
         node = pending.pop()
         if isinstance(node, ast.FunctionDef):
             yield Binding(node.name, "function")
-            pending += [node.args, *node.decorator_list]
+            pending += [node.args, *filter(None, [node.returns])]
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from _imported(node)
         elif isinstance(node, ast.Assign) and _is_constant(node.value):
@@ -226,21 +254,27 @@ def _bindings(body: Iterable[ast.stmt]) -> Iterator[Binding]:
             pending += ast.iter_child_nodes(node)
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[Binding]:
-    for alias in node.names:
+def _imported(node: ast.stmt) -> Iterator[Binding]:
+    """Yield what an import binds; what draws random numbers is no module, but other."""
+    for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
         if isinstance(node, ast.ImportFrom):
-            yield Binding(alias.asname or alias.name, f"import {node.module}:{alias.name}")
-        elif alias.asname:
-            yield Binding(alias.asname, f"import {alias.name}")
+            module = f"{node.module}.{alias.name}"
+            # layers draw their first weights
+            is_layer = module.startswith("torch.nn.") and alias.name[:1].isupper()
+            is_random = is_layer or RANDOM.match(alias.name) or RANDOM_MODULES.match(module)
+            name, what = alias.asname or alias.name, f"{node.module}:{alias.name}"
         else:
-            package = alias.name.partition(".")[0]
-            yield Binding(package, f"import {package}")
+            is_random = RANDOM_MODULES.match(alias.name) if alias.asname else None
+            name = alias.asname or alias.name.partition(".")[0]
+            what = alias.name if alias.asname else name
+        yield Binding(name, "other" if is_random else f"import {what}")
 
 
 def _globals_of_functions(table: symtable.SymbolTable) -> Iterator[str]:
     """Yield the global names that the functions below a scope use."""
     for child in table.get_children():
-        is_comprehension = child.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr")
+        # no function can name an argument so
+        is_comprehension = ".0" in child.get_identifiers()
         # at the top level of a cell one is run where it stands
         if not (is_comprehension and table.get_type() == "module"):
             yield from (symbol.get_name() for symbol in child.get_symbols() if symbol.is_global())

@@ -84,6 +84,9 @@ def settled(*sources, grade_cells=((1, "test_square"), (3, "test_cube"))):
         "axes = 1\ntotal = sum(square(value) for value in [1, 2])\nprint(total, axes)",
         "def cube(x):\n    raise NotImplementedError",
         "with torch.no_grad():\n    print(square(torch.ones(1)))\ndef cube(x):\n    return x ** 3",
+        "from torch import Tensor\ndef cube(x: Tensor) -> Tensor:\n    return x ** 3",
+        "from torch import randn\nx = randn(3)\ndef cube(x):\n    return x ** 3",
+        "def rows(x):\n    for row in x:\n        yield row\ndef cube(x):\n    return x ** 3",
     ],
 )
 def test_a_notebook_of_plain_functions_is_settled(cube):
@@ -121,6 +124,30 @@ UNSETTLED = {
     "a class": "class Memory:\n    seen = []",
     "random numbers": "def cube(x):\n    return x + torch.rand(1)",
     "a layer's first weights": "def cube(x):\n    return torch.nn.Linear(1, 1)(x)",
+    "an imported layer": "from torch.nn import Linear\ndef cube(x):\n    return Linear(1, 1)(x)",
+    "an imported generator": "from torch import randn\ndef cube(x):\n    return x + randn(1)",
+    "a generator that is imported in a function": "def cube(x):\n    from torch import randn\n"
+    "    return x + randn(1)",
+    "a generator by another name": "draw = torch.randn\ndef cube(x):\n    return x + draw(1)",
+    "a module of generators": "import numpy.random as r\ndef cube(x):\n    return r.laplace()",
+    "all generators": "from numpy import random as draw\ndef cube(x):\n    return draw.laplace()",
+    "a layer's usual first weights": "def cube(x):\n    w = torch.empty(1, 1)\n"
+    "    torch.nn.init.xavier_uniform_(w)\n    return x * w",
+    "an imported first weight": "from torch.nn.init import constant_\ndef cube(x):\n"
+    "    return constant_(x, 1)",
+    "a sample with gradients": "from torch.distributions import Normal as draw\ndef cube(x):\n"
+    "    return draw(x, 1)",
+    "a generator that waits in a mode": "def rows(x):\n    with torch.no_grad():\n"
+    "        yield x\nnext(rows(1))",
+    "a name of a comprehension": "factor = torch.ones(1)\ndef listcomp(x):\n    return x * factor",
+    "assigned in an annotation": "def cube(x) -> (square := 3):\n    return x",
+    "assigned in an annotation of a constant": "x: (square := int) = 3",
+    "another function defined twice": "def helper(x):\n    return x\ndef helper(x):\n    return 0",
+    "a default that changes": "one = torch.ones(1)\ndef cube(x, y=one):\n    return x",
+    "a keyword's default that changes": "one = []\ndef cube(x, *, y=one):\n    return x",
+    "what is typed": "x = input()",
+    "an evaluated text in a function": "def cube(x):\n    return [eval('x') for _ in x]",
+    "an evaluated text in a comprehension": "[eval('x') for _ in square(3)]",
     "a setting": "torch.set_default_dtype(torch.float64)",
     "an evaluated text": "exec('square = 3')",
     "an unknown module": "import helpers",
@@ -141,8 +168,9 @@ UNSETTLED = {
 
 @pytest.mark.parametrize("later", UNSETTLED.values(), ids=UNSETTLED)
 def test_a_notebook_whose_functions_could_change_is_not_settled(later):
-    assert settled(SQUARE, "square(1)", "y = 1", "y") is not None
-    assert settled(SQUARE, "square(1)", later, "y") is None
+    square = f"import torch\n{SQUARE}"
+    assert settled(square, "square(1)", "y = 1", "y") is not None
+    assert settled(square, "square(1)", later, "y") is None
 
 
 def test_a_function_that_uses_what_is_defined_only_later_is_not_settled():
@@ -154,6 +182,16 @@ def test_a_function_that_uses_what_is_defined_only_later_is_not_settled():
 def test_a_builtin_that_a_function_uses_and_a_later_cell_binds_is_not_settled():
     assert settled("def square(x):\n    return len(x)", "square(1)", "len = 3", "y") is None
     assert settled("len = 3\ndef square(x):\n    return len", "square(1)", "y = 1", "y") is not None
+
+
+@pytest.mark.parametrize("before", ["1 / 0\n", "if square(1):\n    ", "print(square(1)); "])
+def test_a_module_that_an_error_may_have_kept_from_being_imported_is_not_settled(before):
+    uses = "\ndef cube(x):\n    return math.e * x"
+    again = "import math"
+    assert settled(SQUARE, "square(1)", before + again + uses, "y = 1", again) is None
+    assert settled(SQUARE, "square(1)", before + again + uses, "y = 1") is not None
+    assert settled(SQUARE, "square(1)", f"import torch\n{again}{uses}", before + again) is not None
+    assert settled(SQUARE, "square(1)", f"{again}\n{before}{again}{uses}", again) is not None
 
 
 def test_what_is_to_be_judged_has_to_be_a_plain_function():
@@ -248,6 +286,21 @@ def test_a_notebook_that_ends_before_its_first_grade_cell_is_not_run_again(power
     assert len(messages) == 1
     assert "This cell was not reached: it was stopped" in messages.pop()
     assert len(started) == 1
+
+
+def test_a_function_that_only_another_cells_checks_ask_for_is_kept_there(powers):
+    checks = powers.checks / "test_square.py"
+    checks.write_text(checks.read_text().replace('"square"', '"helper"'))
+    helper = "def helper(x):\n    return x * x"
+    notebook = notebook_of(f"{SQUARE}\n{helper}", f"{CUBE}\ndef helper(x):\n    return x + 7")
+    assert earned(grade_notebook(notebook, powers, limits=QUICK)) == 6
+
+
+def test_a_module_that_is_imported_only_after_a_grade_cell_is_not_there_before(powers):
+    square = "def square(x):\n    return x * next(itertools.repeat(x))\n1 / 0\nimport itertools"
+    notebook = notebook_of(square, f"import itertools\n{CUBE}")
+    verdict = grade_notebook(notebook, powers, limits=QUICK)
+    assert [verdict.cells[name].earned for name in ("test_square", "test_cube")] == [0, 3]
 
 
 SAME = {
