@@ -154,7 +154,11 @@ def _reading(source: str) -> Reading | None:
         bindings = tuple(_bindings(tree.body))
         plain = all(map(_is_plain, ast.walk(tree))) and all(map(_keeps_nothing, _functions(tree)))
         plain = plain and not any(map(_is_random, _inside_functions(tree)))
-        return Reading(bindings, frozenset(_globals_of_functions(table))) if plain else None
+        reached = frozenset(_globals_below(table)) | set(table.get_identifiers())
+        if not plain or not FAR_REACHING.isdisjoint(reached):
+            return None
+        used = {*_globals_below(table, of_functions=True), *_names_of_defaults(tree)}
+        return Reading(bindings, frozenset(used))
     except RecursionError:
         return None
 
@@ -169,8 +173,6 @@ def _is_plain(node: ast.AST) -> bool:
     """Tell whether a node neither reaches nor changes what its cell does not spell out."""
     if isinstance(node, ast.Attribute):
         return isinstance(node.ctx, ast.Load) and not CHANGES.match(node.attr)
-    if isinstance(node, ast.Name):
-        return node.id not in FAR_REACHING
     if isinstance(node, ast.Import):
         return all(alias.name.partition(".")[0] in MODULES for alias in node.names)
     if isinstance(node, ast.With):
@@ -188,9 +190,22 @@ def _is_plain(node: ast.AST) -> bool:
 
 def _keeps_nothing(function: ast.FunctionDef | ast.Lambda) -> bool:
     """Tell whether a function has nothing of its own that lasts from call to call."""
-    arguments = function.args
-    defaults = [*arguments.defaults, *(value for value in arguments.kw_defaults if value)]
-    return not getattr(function, "decorator_list", []) and all(map(_is_constant, defaults))
+    is_decorated = bool(getattr(function, "decorator_list", []))
+    return not is_decorated and all(
+        isinstance(default, ast.Name) or _is_constant(default) for default in _defaults(function)
+    )
+
+
+def _defaults(function: ast.FunctionDef | ast.Lambda) -> Iterator[ast.expr]:
+    yield from function.args.defaults
+    yield from filter(None, function.args.kw_defaults)
+
+
+def _names_of_defaults(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that are defaults; each has to stay what it is, as if used in a call."""
+    for default in (default for function in _functions(tree) for default in _defaults(function)):
+        if isinstance(default, ast.Name):
+            yield default.id
 
 
 def _inside_functions(tree: ast.AST) -> Iterator[ast.AST]:
@@ -213,7 +228,7 @@ def _is_random(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and bool(RANDOM.match(node.attr))
 
 
-def _is_constant(node: ast.AST) -> bool:
+def _is_constant(node: ast.AST | None) -> bool:
     """Tell whether an expression is made of numbers and words alone, or read from a module."""
     if isinstance(node, ast.Attribute):
         known = isinstance(node.value, ast.Name) and node.value.id in MODULE_NAMES
@@ -240,10 +255,12 @@ def _bindings(body: Sequence[ast.stmt]) -> Iterator[Binding]:
             pending += [node.args, *filter(None, [node.returns])]
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from _imported(node)
-        elif isinstance(node, ast.Assign) and _is_constant(node.value):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_constant(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
             yield from (Binding(name, "constant") for name in names)
-            pending += [target for target in node.targets if not isinstance(target, ast.Name)]
+            pending += [target for target in targets if not isinstance(target, ast.Name)]
+            pending += [node.annotation] if isinstance(node, ast.AnnAssign) else []
         elif not isinstance(node, ast.Lambda):
             if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                 yield Binding(node.id, "other")
@@ -270,12 +287,11 @@ def _imported(node: ast.stmt) -> Iterator[Binding]:
         yield Binding(name, "other" if is_random else f"import {what}")
 
 
-def _globals_of_functions(table: symtable.SymbolTable) -> Iterator[str]:
-    """Yield the global names that the functions below a scope use."""
+def _globals_below(table: symtable.SymbolTable, *, of_functions: bool = False) -> Iterator[str]:
+    """Yield the global names that the scopes below one use, or the functions among them alone."""
     for child in table.get_children():
-        # no function can name an argument so
-        is_comprehension = ".0" in child.get_identifiers()
-        # at the top level of a cell one is run where it stands
-        if not (is_comprehension and table.get_type() == "module"):
+        # a comprehension, at the top level of a cell, is run where it stands
+        runs_here = table.get_type() == "module" and ".0" in child.get_identifiers()
+        if not (of_functions and runs_here):
             yield from (symbol.get_name() for symbol in child.get_symbols() if symbol.is_global())
-        yield from _globals_of_functions(child)
+        yield from _globals_below(child, of_functions=of_functions)

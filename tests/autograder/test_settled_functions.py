@@ -84,6 +84,8 @@ def settled(*sources, grade_cells=((1, "test_square"), (3, "test_cube"))):
         "axes = 1\ntotal = sum(square(value) for value in [1, 2])\nprint(total, axes)",
         "def cube(x):\n    raise NotImplementedError",
         "with torch.no_grad():\n    print(square(torch.ones(1)))\ndef cube(x):\n    return x ** 3",
+        "def cube(input):\n    return input ** 3",
+        "E: float = 1e-12\ndef cube(x, epsilon=E, *, inner=square):\n    return inner(x)",
         "from torch import Tensor\ndef cube(x: Tensor) -> Tensor:\n    return x ** 3",
         "from torch import randn\nx = randn(3)\ndef cube(x):\n    return x ** 3",
         "def rows(x):\n    for row in x:\n        yield row\ndef cube(x):\n    return x ** 3",
