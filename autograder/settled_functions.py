@@ -37,7 +37,7 @@ CHANGES = re.compile(
 )
 # attributes whose results depend on what was drawn before
 RANDOM = re.compile(
-    r"rand|seed|default_rng|.*dropout|bernoulli|.*(multinomial|normal_?$|poisson|uniform|rsample)"
+    r"rand|seed|.*dropout|bernoulli|.*(multinomial|normal_?$|poisson|uniform|rsample)"
     r"|exponential_|geometric_|cauchy_|orthogonal_|sparse_|choice|sample|shuffle|permutation"
     r"|gumbel|rrelu"
 )

@@ -6,8 +6,7 @@ import nbformat
 import pytest
 
 from autograder import engine
-from autograder.checking.judge import judge_cell
-from autograder.engine import Limits, NotebookRun, grade_notebook
+from autograder.engine import Limits, grade_notebook
 from autograder.settled_functions import settled_functions
 from autograder.student_process import StudentProcess
 
@@ -148,6 +147,24 @@ UNSETTLED = {
     "a default that changes": "one = torch.ones(1)\ndef cube(x, y=one):\n    return x",
     "a keyword's default that changes": "one = []\ndef cube(x, *, y=one):\n    return x",
     "what is typed": "x = input()",
+    "assigned with another name": "square, y = 1, 2",
+    "a matched rest": "match [3]:\n    case [*square]:\n        pass",
+    "a matched mapping's rest": "match {}:\n    case {**square}:\n        pass",
+    "assigned in an argument's annotation": "def cube(x: (square := 3)):\n    return x",
+    "a list among constants": "one = (1, [2])\ndef cube(x):\n    return one",
+    "a list beside a constant": "one = 2 * [3]\ndef cube(x):\n    return one",
+    "a changed sign": "one = -torch.ones(1)\ndef cube(x):\n    return one",
+    "a module beside the notebook": "from .math import pi",
+    "an imported setting": "from torch import set_default_dtype as use\nuse(torch.float64)",
+    "what errors do": "import numpy as np\nnp.seterr(all='raise')",
+    "a file": "torch.load('x.pt')",
+    "a new seed": "def cube(x):\n    return x * torch.seed()",
+    "noise": "def cube(x):\n    return torch.nn.functional.gumbel_softmax(x)",
+    "a sample": "def cube(x):\n    return x.rsample()",
+    "a local name of a generator": "def cube(x):\n    draw = torch.rand\n    return draw(1)",
+    "a generator that waits in another": "def rows(x):\n    with torch.no_grad():\n"
+    "        yield from x",
+    "no text": "\0",
     "an evaluated text in a function": "def cube(x):\n    return [eval('x') for _ in x]",
     "an evaluated text in a comprehension": "[eval('x') for _ in square(3)]",
     "a setting": "torch.set_default_dtype(torch.float64)",
@@ -206,6 +223,12 @@ def test_what_is_to_be_judged_has_to_be_a_plain_function():
 def test_a_text_nested_too_deeply_is_not_settled_and_ends_nothing(deep, place):
     before, after = deep.split("{}")
     assert settled(place.format(before * 8_000 + after), "1") is None
+
+
+@pytest.mark.parametrize("place", ["x = {}", "def square(x={}):\n    pass", "lambda x={}: x"])
+def test_a_constant_nested_more_deeply_than_is_read_ends_nothing(place):
+    for depth in range(100, 1_000, 50):
+        settled(place.format("-" * depth + "1"), "1")
 
 
 @pytest.fixture
@@ -351,6 +374,21 @@ def test_grade_cells_share_a_process_for_as_long_as_their_checks_pass(powers, fo
     assert forked[0].peer is forked[1].peer
 
 
+def test_a_shared_process_that_ends_between_two_grade_cells_costs_nothing(
+    powers, forked, monkeypatch
+):
+    keep = StudentProcess.keep
+
+    def kill(process, snapshot, peer):
+        peer.signal(signal.SIGKILL)
+        assert peer.wait(10)
+        return keep(process, snapshot, peer)
+
+    monkeypatch.setattr(StudentProcess, "keep", kill)
+    assert earned(grade_notebook(notebook_of(SQUARE, CUBE), powers, limits=QUICK)) == 6
+    assert [caller.used for caller in forked] == [False, True, False, False]
+
+
 def test_settled_functions_are_not_tried_again_after_a_check_that_fails(powers, forked):
     wrong = "def square(x):\n    return x if x == 2 else x * x"
     cube = "def cube(x):\n    return x ** 3"
@@ -366,21 +404,6 @@ def test_a_check_whose_shared_process_stops_is_tried_in_one_of_its_own(powers, f
     outcomes = [check.outcome for check in verdict.cells["test_cube"].checks]
     assert outcomes == ["stopped", "passed"]
     # both cells; the check that stopped; the one after it
-    assert [caller.used for caller in forked] == [False, True, False, False]
-
-
-def test_a_process_that_ended_since_it_was_given_back_costs_no_points(powers, forked):
-    notebook = notebook_of(SQUARE, CUBE)
-    run = NotebookRun(notebook, powers, limits=QUICK, settle=True)
-    try:
-        run.run_cells()
-        for name in ("test_square", "test_cube"):
-            cell = judge_cell(powers, name, run.caller_of(name), settled=True)
-            assert cell.earned == 3
-            forked[-1].peer.signal(signal.SIGKILL)
-    finally:
-        run.close()
-    # the second cell's first check is tried again, and the one after it in a process of its own
     assert [caller.used for caller in forked] == [False, True, False, False]
 
 
