@@ -42,8 +42,12 @@ RANDOM = re.compile(
     r"|gumbel|rrelu"
 )
 RANDOM_MODULES = re.compile(r"numpy\.random|torch\.(random|distributions|nn\.init)")
-# of a whole notebook, which is read in 10 µs a character at most
+# imports of these do not fail, so that what follows them in their cell is reached
+SURE_MODULES = MODULES | {"matplotlib.pyplot", "torch.nn", "torch.nn.functional"}
+# of a whole notebook, which is read in 20 µs a character at most
 MAX_READ_CHARACTERS = 100_000
+# what is remembered of one can take a hundred times as much memory
+MAX_REMEMBERED_CHARACTERS = 20_000
 REMEMBERED_CELLS = 200
 
 
@@ -86,7 +90,9 @@ def settled_functions(
         return None
     notebook = _Notebook()
     for index, source in sources.items():
-        if (reading := _reading(source)) is None:
+        known = len(source) <= MAX_REMEMBERED_CHARACTERS
+        reading = _remembered_reading(source) if known else _reading(source)
+        if reading is None:
             return None
         notebook.add(index, reading)
     asked = {name.removeprefix("test_") for name in grade_cells.values()}
@@ -140,7 +146,6 @@ class _Notebook:
         return frozenset(name for name, bound in self.bound.items() if bound[0][0] > index)
 
 
-@lru_cache(maxsize=REMEMBERED_CELLS)
 def _reading(source: str) -> Reading | None:
     """Read a cell; return None if one of its functions could keep or change something."""
     try:
@@ -161,6 +166,9 @@ def _reading(source: str) -> Reading | None:
         return Reading(bindings, frozenset(used))
     except RecursionError:
         return None
+
+
+_remembered_reading = lru_cache(maxsize=REMEMBERED_CELLS)(_reading)
 
 
 def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.Lambda]:
@@ -231,8 +239,13 @@ def _is_random(node: ast.AST) -> bool:
 def _is_constant(node: ast.AST | None) -> bool:
     """Tell whether an expression is made of numbers and words alone, or read from a module."""
     if isinstance(node, ast.Attribute):
+        if _is_number_format(node.value):
+            return True
         known = isinstance(node.value, ast.Name) and node.value.id in MODULE_NAMES
         return known and not RANDOM.match(node.attr)
+    if isinstance(node, ast.Call):
+        module = getattr(getattr(node.func, "value", None), "id", "")
+        return module == "math" and not node.keywords and all(map(_is_constant, node.args))
     if isinstance(node, ast.UnaryOp):
         return _is_constant(node.operand)
     if isinstance(node, ast.BinOp):
@@ -242,9 +255,21 @@ def _is_constant(node: ast.AST | None) -> bool:
     return isinstance(node, ast.Constant)
 
 
+def _is_number_format(node: ast.expr) -> bool:
+    """Tell whether an expression is that of what a dtype can hold, `torch.finfo(dtype)`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    is_constant = all(map(_is_constant, (node.func, *node.args)))
+    return is_constant and node.func.attr in ("finfo", "iinfo")
+
+
 def _bindings(body: Sequence[ast.stmt]) -> Iterator[Binding]:
     """Yield all that statements bind outside of functions."""
-    head = list(takewhile(lambda node: isinstance(node, ast.Import | ast.ImportFrom), body))
+    head = list(takewhile(_is_sure, body))
+    # the first that can fail does so in each cell that has it
+    head += [
+        node for node in body[len(head) :][:1] if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     for statement in head:
         yield from (binding._replace(first=True) for binding in _imported(statement))
     pending: list[ast.AST] = list(body[len(head) :])
@@ -269,6 +294,10 @@ def _bindings(body: Sequence[ast.stmt]) -> Iterator[Binding]:
             elif isinstance(node, ast.MatchMapping) and node.rest:
                 yield Binding(node.rest, "other")
             pending += ast.iter_child_nodes(node)
+
+
+def _is_sure(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import) and all(a.name in SURE_MODULES for a in node.names)
 
 
 def _imported(node: ast.stmt) -> Iterator[Binding]:

@@ -74,6 +74,8 @@ def settled(*sources, grade_cells=((1, "test_square"), (3, "test_cube"))):
         CUBE,
         "def cube(x, power=3, *, scale: float = -1.0, dtype=torch.float32):\n    return x",
         "EPSILON = 1e-12\nHALF = math.pi / 2\ndef cube(x):\n    return x ** 3 + EPSILON * HALF",
+        "LOG_TWO = math.log(2.0)\ndef cube(x):\n    return x * LOG_TWO",
+        "EPSILON = torch.finfo(torch.float32).eps\ndef cube(x):\n    return x * EPSILON",
         "import math\nimport torch.nn.functional as F\ndef cube(x):\n    return F.relu(x) * math.e",
         "import math\ndef cube(x):\n    y = x.clone()\n    y[0] = y[0] ** 3\n    return y",
         "def cube(x):\n    def inner(y):\n        return y * x\n    return inner(x * x)",
@@ -97,6 +99,13 @@ def test_a_notebook_of_plain_functions_is_settled(cube):
     assert "square" not in found["test_square"]
 
 
+def test_an_import_after_one_that_can_fail_may_not_be_reached():
+    cube = "import math\ndef cube(x):\n    return x * math.pi"
+    for first, is_settled in (("import torch", True), ("from torch import misspelt", False)):
+        square = f"{first}\nimport math\n{SQUARE} * math.pi"
+        assert (settled(square, "square(1)", cube, "cube(1)") is not None) is is_settled
+
+
 def test_names_that_are_bound_later_are_told():
     found = settled(SQUARE, "y = square(1)", CUBE, "cube(2)")
     assert found == {"test_square": {"cube"}, "test_cube": set()}
@@ -115,6 +124,9 @@ UNSETTLED = {
     "a matched name": "match 3:\n    case square:\n        pass",
     "a global that changes": "count = [0]\ndef cube(x):\n    count[0] += 1\n    return x",
     "a global that is declared": "count = 0\ndef cube(x):\n    global count\n    count += 1",
+    "a number computed from what may change": "HALF = math.fsum([1, 2])\ndef cube(x):\n"
+    "    return HALF",
+    "another attribute of a call": "SIZE = torch.ones(3).shape\ndef cube(x):\n    return SIZE",
     "a default that lasts": "def cube(x, seen=[]):\n    return x",
     "a default that is a tensor": "one = square\ndef cube(x, y=one.data):\n    return x",
     "a keyword's default that lasts": "def cube(x, *, seen={}):\n    return x",
