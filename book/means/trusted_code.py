@@ -44,6 +44,7 @@ READERS = {
         "intake.py",
         "rebuild.py",
         "not_allowed.py",
+        "settled_functions.py",
     ),
     "messages": ("child/protocol.py", "student_process.py"),
     "verdict": (

@@ -26,6 +26,7 @@ from autograder.outputs import as_display, tidied
 from autograder.rebuild import rebuild
 from autograder.safe_html import clean_student_html
 from autograder.safe_markdown import markdown_to_html
+from autograder.settled_functions import settled_functions
 from autograder.student_process import readable_outputs, understand_reply
 from tests.autograder.attack_course import active_content, graded_notebook, tampered
 
@@ -127,6 +128,16 @@ markup = st.lists(
 ).map(" ".join)
 
 
+# what cells are made of, between bars
+CODE = (
+    "def square(x):|\n|\n    |return|x|x * x|lambda x:|import torch|from math import|as|math.pi|=|"
+    ":=|for|in|if|else:|with|while|try:|except E as e:|match x:|case|global|nonlocal|yield|await|"
+    "async|del|class A:|@|(|)|[|]|{|}|,|.|:|*|**|-|not|f'{|}'|'|\"\"\"|\\|;|#|%|!|?|0|1e999|torch|"
+    "square|_"
+)
+codes = st.lists(st.sampled_from(CODE.split("|")) | st.text(max_size=5), max_size=20).map(" ".join)
+
+
 @dataclass(frozen=True)
 class Property:
     """What holds for data of some kinds."""
@@ -219,6 +230,13 @@ def tampered_grade_cell(changes: dict[str, Any]) -> None:
     notebook_is_taken_in(json.dumps(tampered(RELEASED, changes)).encode())
 
 
+def code_is_read_or_not_settled(first: str, second: str) -> None:
+    found = settled_functions({0: first, 1: second, 2: "square(1)"}, {2: "test_square"})
+    assert found in (None, {"test_square": frozenset()})
+    notebook = graded_notebook(first, second)
+    " ".join(uses(notebook, NAMES)).encode()
+
+
 def markup_is_inert(text: str) -> None:
     assert active_content(clean_student_html(text)) == []
     assert active_content(markdown_to_html(text)) == []
@@ -257,5 +275,6 @@ PROPERTIES = {
         tampered_grade_cell,
         (st.dictionaries(st.sampled_from(["metadata", "source", "cell_type", "id"]), json_values),),
     ),
+    "any code is read or not settled": Property(code_is_read_or_not_settled, (codes, codes)),
     "any markup is inert": Property(markup_is_inert, (markup,)),
 }
