@@ -17,7 +17,8 @@ import torch
 from pathlib import Path
 from autograder.checking import Tolerance
 
-RUNS = Path(__file__).with_name("runs.txt")
+# what lies beside the checks has them collected anew when it changes
+RUNS = Path(__file__).parents[1] / "runs.txt"
 
 
 @pytest.mark.points(2)
@@ -74,7 +75,7 @@ def verdict_on(course, functions, class_seed="seed"):
 
 
 def runs(course):
-    return (course.checks / "runs.txt").read_text().split()
+    return (course.checks.parent / "runs.txt").read_text().split()
 
 
 def test_equal_replies_are_judged_once(course):
