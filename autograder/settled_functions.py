@@ -297,7 +297,7 @@ def _bindings(body: Sequence[ast.stmt]) -> Iterator[Binding]:
 
 
 def _is_sure(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Import) and all(a.name in SURE_MODULES for a in node.names)
+    return isinstance(node, ast.Import) and all(alias.name in SURE_MODULES for alias in node.names)
 
 
 def _imported(node: ast.stmt) -> Iterator[Binding]:
