@@ -20,8 +20,10 @@ feedback   `autograder report`, all pages and the class report, beside stock
         `nbgrader generate_feedback` for `--stock` of the submissions
 
 Start-up is told apart by grading a few submissions first: rate and start-up are the line through
-both. Each part is kept in `benchmarks/results/grading.json` until it is measured again; the tables
-are computed from what is there.
+both. With `--rounds` both are run so often, in turns, and the line leads through their medians:
+start-up differs by more from run to run than a few submissions take. Each part is kept in
+`benchmarks/results/grading.json` until it is measured again; the tables are computed from what is
+there.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import json
 import os
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -206,29 +209,39 @@ def tree_mib(pid: int) -> float:
     return total / 1024
 
 
-def start_and_rate(course: BenchmarkCourse, few: int, *options: str) -> dict[str, float]:
+def start_and_rate(
+    course: BenchmarkCourse, few: int, rounds: int, *options: str
+) -> dict[str, object]:
     """Grade a few submissions, then all; return start-up and seconds a submission."""
     everyone = course.students()
-    course.take(everyone[:few])
-    first = course.run("autograder", "grade", course.assignment, "--force", *options)
-    course.take(everyone)
-    measured = course.run("autograder", "grade", course.assignment, "--force", *options)
-    count = len(everyone)
-    more = max(count - few, 1)
-    rate = (measured.seconds - first.seconds) / more
+    command = ("autograder", "grade", course.assignment, "--force", *options)
+    runs: list[list[Measured]] = [[], []]
+    for _ in range(rounds):
+        for students, measured in zip((everyone[:few], everyone), runs, strict=True):
+            course.take(students)
+            measured.append(course.run(*command))
+    seconds, main_seconds = (
+        [statistics.median(getattr(run, name) for run in measured) for measured in runs]
+        for name in ("seconds", "main_cpu_seconds")
+    )
+    more = max(len(everyone) - few, 1)
+    rate = (seconds[1] - seconds[0]) / more
     return {
-        "submissions": count,
-        "seconds": measured.seconds,
-        "start_seconds": first.seconds - few * rate,
+        "submissions": len(everyone),
+        "seconds": seconds[1],
+        "start_seconds": seconds[0] - few * rate,
         "seconds_a_submission": rate,
-        "main_seconds_a_submission": (measured.main_cpu_seconds - first.main_cpu_seconds) / more,
+        "main_seconds_a_submission": (main_seconds[1] - main_seconds[0]) / more,
+        "rounds": [[run.seconds for run in measured] for measured in runs],
     }
 
 
 def measure_local(course: BenchmarkCourse, options: argparse.Namespace) -> dict[str, object]:
     found: dict[str, object] = {}
     for workers in options.workers:
-        found[f"{workers}"] = start_and_rate(course, 2 * workers, f"--workers={workers}")
+        found[f"{workers}"] = start_and_rate(
+            course, 2 * workers, options.rounds, f"--workers={workers}"
+        )
     found["scores"] = course.scores(course.students())
     return found
 
@@ -324,7 +337,9 @@ def measure_dask(course: BenchmarkCourse, options: argparse.Namespace) -> dict[s
             wait_for_workers(cluster, count)
             found[f"{count}"] = {
                 "task": seconds_a_task(assignment, scheduler=cluster.address),
-                **start_and_rate(course, 2 * count, f"--scheduler={cluster.address}"),
+                **start_and_rate(
+                    course, 2 * count, options.rounds, f"--scheduler={cluster.address}"
+                ),
             }
         finally:
             cluster.close()
@@ -361,6 +376,7 @@ def main() -> None:
     parser.add_argument("--nbgrader", type=int, default=6, help="how many our configuration grades")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dask-workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rounds", type=int, default=1, help="how often what gives a rate is run")
     parser.add_argument("--parts", nargs="+", choices=[*PARTS, "none"], default=list(PARTS))
     parser.add_argument("--course", type=Path, help="a folder for the course, kept for another run")
     options = parser.parse_args()
@@ -410,20 +426,22 @@ def speed_table(known: dict) -> Table:
     stock = known.get("stock")
     base = stock["seconds"] / stock["submissions"] if stock else None
     table = Table("way of grading", "submissions", "s in all", "start-up, s", "s each after",
-                  "s each in all", "stock / this", "run", title="Speed")  # fmt: skip
+                  "s each in all", "stock / after", "stock / in all", "run",
+                  title="Speed")  # fmt: skip
     for name, row in speed_rows(known):
-        each = row["seconds"] / row["submissions"]
+        each, after = row["seconds"] / row["submissions"], row.get("seconds_a_submission")
         table.add_row(
             name,
             str(row["submissions"]),
             f"{row['seconds']:.1f}",
             f"{row['start_seconds']:.1f}" if "start_seconds" in row else "-",
-            f"{row['seconds_a_submission']:.3f}" if "seconds_a_submission" in row else "-",
+            f"{after:.3f}" if after else "-",
             f"{each:.3f}",
+            f"{base / after:.1f}" if base and after else "-",
             f"{base / each:.1f}" if base else "-",
             row["run"],
         )
-    table.caption = "the ratio is to stock's seconds a submission, measured on its own few"
+    table.caption = "the ratios are to stock's seconds a submission, measured on its own few"
     return table
 
 
