@@ -9,10 +9,12 @@ def main() -> int:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from autograder.cli import main as run
+    from autograder.loading import load
 
+    command = load("autograder.cli")
     signal.signal(signal.SIGINT, handler)
-    return run()
+    status: int = command.main()
+    return status
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class ForkServer:
         # confined, it has one that nobody else sees
         self.home = "" if place[0] else tempfile.mkdtemp(prefix="autograder-")
         self.line, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.loaded, loaded = socket.socketpair()
         confined, secret, without = place
         runner, command, home = str(confinement.CHILD_FOLDER), [], self.home
         if confined:
@@ -71,11 +72,12 @@ class ForkServer:
         environment = {**ENVIRONMENT, "HOME": home, "MPLCONFIGDIR": home}
         for name, value in environment.items() if confined else ():
             command += ["--setenv", name, value]
-        with inherited:
+        passed = [inherited.fileno(), loaded.fileno()]
+        with inherited, loaded:
             self.process = subprocess.Popen(
                 # as isolated as -I, but for the environment, of which nothing is left but our own
-                [*command, confinement.interpreter(), "-sP", runner, str(inherited.fileno())],
-                pass_fds=[inherited.fileno()],
+                [*command, confinement.interpreter(), "-sP", runner, *map(str, passed)],
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 env={**environment, "PATH": os.environ.get("PATH", environment["PATH"])},
@@ -85,6 +87,12 @@ class ForkServer:
         """Have a warm process forked that serves a connection, on the cores of this process."""
         cores = json.dumps(sorted(os.sched_getaffinity(0)))
         socket.send_fds(self.line, [cores.encode()], [connection.fileno()])
+
+    def is_loading(self) -> bool:
+        """Tell whether the process still loads its libraries."""
+        said = select.poll()
+        said.register(self.loaded, select.POLLIN)
+        return not said.poll(0)
 
     def has_ended(self) -> bool:
         """Tell whether the process has ended, as far as one that it is not a child of can know."""
@@ -96,9 +104,14 @@ class ForkServer:
         ended.register(self.line, 0)
         return bool(ended.poll(END_SECONDS * 1000))
 
+    def hang_up(self) -> None:
+        """Have nothing more forked from the server."""
+        self.line.close()
+        self.loaded.close()
+
     def close(self) -> None:
         """End the server; confined, all that it forked ends with it."""
-        self.line.close()
+        self.hang_up()
         if os.getpid() != self.owner:
             return
         try:
@@ -136,6 +149,11 @@ def start_ahead(confined: bool, root: Path | None) -> None:
         fork_server(confined, secret_folders(root))
 
 
+def is_loading() -> bool:
+    """Tell whether what this process would fork from still loads its libraries."""
+    return _current is not None and _current.is_loading()
+
+
 def fork_warm_process(
     connection: socket.socket,
     confined: bool,
@@ -166,7 +184,7 @@ def _retire() -> None:
     """Have nothing more forked from the current server; what it has forked goes on."""
     global _current
     if _current is not None:
-        _current.line.close()
+        _current.hang_up()
         _retired.append(_current)
     _current = None
     for server in [server for server in _retired if server.has_ended()]:

@@ -42,6 +42,7 @@ from autograder.grades import PartGrade, extra_credit_words, part_grades
 from autograder.intake import Submission, read_submission, why_linked
 from autograder.judged_notebook import explanations, write_verdict
 from autograder.limits import Limits
+from autograder.loading import load
 from autograder.outputs import own_sentence
 from autograder.page_filters import code_filter, described_filter
 from autograder.rebuild import rebuild
@@ -160,16 +161,15 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
         if self.confined and assignment is None:
             require_out_of_sight(root)
         start_ahead(self.confined, assignment.root if assignment else None)
-        # slow to import, and not needed where the configuration alone is read
-        from autograder.engine import grade_notebook
-
+        # not needed where the configuration alone is read
+        engine = load("autograder.engine")
         record = Record.read_from(notebook)
         if record.problem:
             verdict = SubmissionVerdict()
         elif self.verdict is not None:
             verdict = self.verdict
         else:
-            verdict = grade_notebook(
+            verdict = engine.grade_notebook(
                 notebook,
                 assignment,
                 limits=self.limits,

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 import gc
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from autograder.assignment import BrokenCheckError, hidden_assignment
-from autograder.fork_server import start_ahead
+from autograder.fork_server import is_loading, start_ahead
 from autograder.limits import Limits
+from autograder.loading import load
 from autograder.record import Record
+
+WORKER = "autograder.worker"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
     work = _work_in(request, root)
     _prepare_for(work)
     try:
-        graded = _load_worker().grade_submission(work)
+        graded = load(WORKER).grade_submission(work)
     except BrokenCheckError as error:
         return json.dumps({"broken_check": str(error)}).encode()
     content = {name: {**vars(nb), "record": nb.record.to_dict()} for name, nb in graded.items()}
@@ -110,9 +110,14 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
 
 
 def prepare(request: bytes, root: Path | None = None) -> None:
-    """Start and load what grading such requests needs, in this process and those it forks."""
-    _prepare_for(_work_in(request, root))
-    _load_worker()
+    """Start and load what grading such requests needs, in this process and those it forks.
+
+    Checks are tried out on the bank until all is loaded.
+    """
+    work = _work_in(request, root)
+    _prepare_for(work)
+    load(WORKER).prepare(work.setting, go_on=is_loading)
+    gc.freeze()
 
 
 def _work_in(request: bytes, root: Path | None) -> Work:
@@ -124,17 +129,6 @@ def _prepare_for(work: Work) -> None:
     """Start what loads its libraries beside this process."""
     assignment = hidden_assignment(work.setting.root, work.setting.assignment)
     start_ahead(work.setting.confined, assignment.root if assignment else None)
-
-
-@cache
-def _load_worker() -> ModuleType:
-    """Import what grading needs, without a look for garbage: there is none in what is imported."""
-    gc.disable()
-    try:
-        return importlib.import_module("autograder.worker")
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 def read_graded(reply: bytes) -> dict[str, GradedNotebook]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,9 +26,17 @@ from autograder.intake import Submission, parse_submission
 from autograder.judged_notebook import comments_of, scores_of, write_verdict
 from autograder.rebuild import rebuild
 from autograder.record import Record
+from autograder.rehearsal import rehearse
 from autograder.skeleton import Skeleton
 from autograder.verdict import SubmissionVerdict
-from autograder.work import GradedNotebook, Work
+from autograder.work import GradedNotebook, Setting, Work
+
+
+def prepare(setting: Setting, go_on: Callable[[], bool]) -> None:
+    """Try the hidden checks out, if there are any, for as long as `go_on` says so."""
+    assignment = hidden_assignment(setting.root, setting.assignment)
+    if assignment is not None:
+        rehearse(assignment, setting.class_seed, go_on)
 
 
 def grade_submission(work: Work, problem: str = "") -> dict[str, GradedNotebook]:

@@ -117,6 +117,8 @@ class WorkerServer:
                 # one core for each process; also, results must not depend on the number of cores
                 "OMP_NUM_THREADS": "1",
                 "MKL_NUM_THREADS": "1",
+                # to look for a GPU in another way would keep forked processes from using it
+                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
                 "PYTHONPATH": f"{source}{os.pathsep}{python_path}" if python_path else source,
                 "TMPDIR": temporary_folder,
             },

@@ -74,11 +74,13 @@ def _fork(client: Connection) -> None:
 
 def _prepare(request: Request) -> None:
     """Load what such a request needs, if its module has a function `prepare` for that."""
+    signal.setitimer(signal.ITIMER_PROF, TRUSTED_SECONDS)
     # the worker says what is wrong, when it does the same
     with contextlib.suppress(Exception):
         module, _, arguments = _call_in(request)
         if hasattr(module, "prepare"):
             module.prepare(*arguments)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def work(connection: Connection, core: bytes) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Calls one function and gathers what a check wants to know of the call."""
+"""Calls one function, gathers what a check wants to know of the call, and words the reply."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from . import not_allowed
 
 Gradients = list[torch.Tensor | None]
 
@@ -20,6 +22,24 @@ class Outcome:
     gradients: Gradients
     arguments: list[Any]
     double_gradients: Gradients
+
+
+def answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
+    """Call the function that a request names; return the reply."""
+    name, *call = request
+    function = namespace.get(name)
+    if function is None:
+        return ["undefined"]
+    if not callable(function):
+        return ["not callable", type(function).__name__]
+    not_allowed.used.clear()
+    try:
+        done = call_function(function, *call)
+        return ["returned", done.value, done.gradients, done.arguments, done.double_gradients]
+    except BaseException as error:
+        if not_allowed.used:
+            return ["not allowed", not_allowed.used[0]]
+        return ["raised", exception_name(error), error_line(error, function)]
 
 
 def call_function(

@@ -21,7 +21,7 @@ from pygments.formatters.terminal256 import Terminal256Formatter
 from pygments.lexer import RegexLexerMeta
 
 from . import not_allowed, protocol
-from .serving import answer
+from .calls import answer
 from .shell import NotebookShell, make_shell, run_cell
 
 # CPython settles on how to run a function after it has run a few times

@@ -9,7 +9,8 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import calls, not_allowed, protocol
+from . import protocol
+from .calls import answer
 from .forking import fork
 from .shell import NotebookShell, run_cell
 
@@ -70,24 +71,6 @@ def serve_calls(connection: socket.socket, namespace: dict[str, Any]) -> NoRetur
             protocol.send(connection, answer(protocol.receive(connection), namespace))
     except (EOFError, OSError):
         os._exit(0)
-
-
-def answer(request: list[Any], namespace: dict[str, Any]) -> list[Any]:
-    """Call the function that a request names; return the reply."""
-    name, *call = request
-    function = namespace.get(name)
-    if function is None:
-        return ["undefined"]
-    if not callable(function):
-        return ["not callable", type(function).__name__]
-    not_allowed.used.clear()
-    try:
-        done = calls.call_function(function, *call)
-        return ["returned", done.value, done.gradients, done.arguments, done.double_gradients]
-    except BaseException as error:
-        if not_allowed.used:
-            return ["not allowed", not_allowed.used[0]]
-        return ["raised", calls.exception_name(error), calls.error_line(error, function)]
 
 
 def _instead(connection: socket.socket, descriptor: int) -> socket.socket:

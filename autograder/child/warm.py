@@ -85,8 +85,8 @@ class WithheldModules(importlib.abc.MetaPathFinder):
         return None
 
 
-def main(descriptor: int) -> None:
-    """Load libraries; fork a process for each connection that comes, which serves it to its end."""
+def main(descriptor: int, loaded: int) -> None:
+    """Load libraries, and say so; fork a process for each connection that comes, to serve it."""
     line = socket.socket(fileno=descriptor)
     # nothing that libraries make while they are imported is garbage
     gc.disable()
@@ -96,6 +96,10 @@ def main(descriptor: int) -> None:
     shell = load_libraries()
     gc.collect()
     gc.freeze()
+    # nobody reads it, so that whoever asks finds it there
+    with contextlib.suppress(OSError):
+        os.write(loaded, b"loaded")
+    os.close(loaded)
     while True:
         cores, descriptors, _, _ = socket.recv_fds(line, CORES_BYTES, 1)
         if not cores:

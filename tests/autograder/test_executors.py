@@ -173,23 +173,39 @@ def wait_for_long(request, root=None):
 
 PREPARED_TASKS = """
 import os
+import signal
 from pathlib import Path
 
-from autograder.work import _load_worker
+from autograder.loading import load
 
 loaded_by = []
 
 
 def prepare(request, root=None):
-    _load_worker()
+    load("autograder.worker")
     loaded_by.append(os.getpid())
+    gradient()
     if request == b"bad":
         raise ValueError("not for the server to say")
+    if request == b"endless":
+        allowed, _ = signal.getitimer(signal.ITIMER_PROF)
+        # what is allowed, in a second instead
+        signal.setitimer(signal.ITIMER_PROF, allowed / 100)
+        while allowed:
+            pass
+
+
+def gradient():
+    import torch
+
+    x = torch.ones(1, requires_grad=True)
+    (x * x).sum().backward()
+    return x.grad.item()
 
 
 def what_was_prepared(request, root=None):
     threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
-    return f"{set(loaded_by) == {os.getppid()}} {threads}".encode()
+    return f"{set(loaded_by) == {os.getppid()}} {threads} {gradient()}".encode()
 """
 
 
@@ -458,7 +474,18 @@ def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(
     prepared = importlib.import_module("prepared_tasks")
     with LocalPool(2) as pool:
         replies = [pool.submit(prepared.what_was_prepared, request_bytes) for _ in range(4)]
-        assert {reply.result() for reply in replies} == {b"True 1"}
+        assert {reply.result() for reply in replies} == {b"True 1 2.0"}
+
+
+def test_what_is_done_before_forking_and_has_no_end_is_ended(tasks):
+    prepared = importlib.import_module("prepared_tasks")
+    with LocalPool(1) as pool:
+        endless = pool.submit(prepared.what_was_prepared, b"endless")
+        with pytest.raises(
+            WorkerEndedError, match="process that workers are forked from has ended"
+        ):
+            endless.result()
+        assert pool.submit(prepared.what_was_prepared, b"good").result() == b"True 1 2.0"
 
 
 def cores_of(tasks, pool, requests):

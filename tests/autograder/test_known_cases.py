@@ -6,10 +6,7 @@ import torch
 from autograder.checking import StudentStoppedError, known_cases
 from autograder.checking.cache import ResultCache
 from autograder.checking.judge import judge_cell
-from autograder.checking.student import ProcessCaller
-from autograder.child import protocol
-from autograder.child.serving import answer
-from autograder.student_process import understand_reply
+from autograder.rehearsal import TrustedCaller
 
 CHECKS = '''
 import pytest
@@ -40,11 +37,11 @@ def test_one_call(student):
 '''
 
 
-class Functions(ProcessCaller):
+class Functions(TrustedCaller):
     """Answers as a student's process does, in this process, and counts the requests."""
 
     def __init__(self, square, stops=False):
-        self.namespace = {"square": square}
+        super().__init__({"square": square})
         self.stops = stops
         self.requests = 0
 
@@ -52,10 +49,7 @@ class Functions(ProcessCaller):
         self.requests += 1
         if self.stops:
             raise StudentStoppedError("The process ended.")
-        return protocol.encode(answer(protocol.decode(request), self.namespace))
-
-    def understand(self, function, reply):
-        return understand_reply(function, protocol.decode(reply), frozenset())
+        return super().exchange(function, request)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,199 @@
+"""What the bank's functions reply is known before there is a submission, and changes no verdict."""
+
+import os
+from functools import partial
+
+import pytest
+import torch
+
+from autograder import rehearsal, work
+from autograder.assignment import BrokenCheckError
+from autograder.checking import known_cases
+from autograder.checking.cache import ResultCache
+from autograder.checking.judge import judge_cell
+from autograder.child.forking import fork
+from autograder.engine import grade_notebook
+from autograder.rehearsal import TrustedCaller, rehearse
+from autograder.work import Setting, Work
+from tests.autograder.conftest import BANK, CHECKS
+
+# beside the folder of the checks, so that a run that is noted leaves them as they are
+NOTED = """
+from pathlib import Path
+
+RUNS = Path(__file__).parents[1] / "runs.txt"
+
+@pytest.fixture(autouse=True)
+def noted(request):
+    with RUNS.open("a") as file:
+        file.write(request.node.name + "\\n")
+"""
+SEED = "seed"
+
+
+def always():
+    return True
+
+
+def never():
+    return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(known_cases, "_known", ResultCache())
+    monkeypatch.setattr(known_cases, "_unrepeatable", set())
+
+
+@pytest.fixture
+def noted(toy):
+    """A course that notes which cases were run."""
+    (toy.checks / "test_square.py").write_text(CHECKS + NOTED)
+    return toy
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Return the names of the functions of the bank that are judged, in order."""
+    names = []
+
+    def judge(assignment, grade_id, make_caller, **options):
+        names.extend(function.__name__ for function in make_caller().functions.values())
+        return judge_cell(assignment, grade_id, make_caller, **options)
+
+    monkeypatch.setattr(rehearsal, "judge_cell", judge)
+    return names
+
+
+def runs(assignment):
+    path = assignment.checks.parent / "runs.txt"
+    return path.read_text().split() if path.exists() else []
+
+
+def verdict_on(assignment, function):
+    caller = partial(TrustedCaller, {"square": function})
+    return judge_cell(assignment, "test_square", caller, class_seed=SEED)
+
+
+def test_no_check_is_run_for_what_was_rehearsed(noted):
+    before = [verdict_on(noted, lambda x: x**2), verdict_on(noted, lambda x: 2 * x)]
+    known_cases._known = ResultCache()
+    rehearse(noted, SEED, always)
+    rehearsed = runs(noted)
+    assert [verdict_on(noted, lambda x: x**2), verdict_on(noted, lambda x: 2 * x)] == before
+    assert [verdict.earned for verdict in before] == [3, 1]
+    assert runs(noted) == rehearsed
+    verdict_on(noted, lambda x: 3 * x)
+    assert len(runs(noted)) > len(rehearsed)
+
+
+@pytest.mark.parametrize(
+    ("solution", "name"),
+    [("x**2", ""), ("2 * x", "doubled"), ("x.detach() ** 2", "detached")],
+)
+def test_a_students_process_replies_as_was_rehearsed(noted, toy_notebook, solution, name):
+    rehearse(noted, SEED, always)
+    rehearsed = runs(noted)
+    notebook = toy_notebook(f"def square(x):\n    return {solution}")
+    cell = grade_notebook(notebook, noted, class_seed=SEED).cells["test_square"]
+    assert [finding.name for finding in cell.findings] == ([name] if name else [])
+    assert runs(noted) == rehearsed
+
+
+def test_another_class_seed_was_not_rehearsed(noted):
+    rehearse(noted, "another", always)
+    rehearsed = runs(noted)
+    verdict_on(noted, lambda x: x**2)
+    assert len(runs(noted)) > len(rehearsed)
+
+
+def test_right_and_wrong_functions_of_each_grade_cell_come_in_turn(toy, judged):
+    (toy.checks / "test_cube.py").write_text(CHECKS.replace("square", "cube"))
+    cube = BANK.replace("def doubled", "def tripled").replace("def power", "def product")
+    (toy.bank / "cube.py").write_text(cube)
+    rehearse(toy, SEED, always)
+    first = ["product", "power", "tripled", "doubled"]
+    assert judged == [
+        *first,
+        *("detached", "detached", "in_place", "in_place", "raising", "raising"),
+    ]
+
+
+def test_it_stops_as_soon_as_it_is_told_to(toy, judged):
+    answers = iter([True, True, True, False])
+    rehearse(toy, SEED, lambda: next(answers))
+    assert judged == ["power", "doubled"]
+
+
+def test_nothing_is_collected_where_there_is_no_time(toy, judged):
+    (toy.checks / "test_square.py").write_text("this is not Python")
+    rehearse(toy, SEED, never)
+    assert judged == []
+
+
+def test_a_broken_check_is_named(toy):
+    (toy.checks / "test_square.py").write_text("this is not Python")
+    with pytest.raises(BrokenCheckError, match=r"test_square\.py"):
+        rehearse(toy, SEED, always)
+
+
+def test_a_check_with_a_temporary_folder_is_left_to_each_worker(toy, judged):
+    (toy.checks / "test_square.py").write_text(CHECKS.replace("generator)", "generator, tmp_path)"))
+    rehearse(toy, SEED, always)
+    assert judged == []
+
+
+def test_a_bank_function_without_checks_is_left_out(toy, judged):
+    (toy.bank / "cube.py").write_text(BANK)
+    rehearse(toy, SEED, always)
+    assert len(judged) == 5
+
+
+def test_nothing_of_it_is_seen(toy, capfd):
+    loud = """
+    import sys, warnings
+    warnings.warn("loud")
+    print("loud")
+    print("loud", file=sys.stderr)
+    return 2 * x
+"""
+    (toy.bank / "square.py").write_text(BANK.replace("\n    return 2 * x\n", loud))
+    rehearse(toy, SEED, always)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_there_is_a_gpu_nothing_is_rehearsed(toy, judged, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    rehearse(toy, SEED, always)
+    assert judged == []
+
+
+@pytest.mark.parametrize("loading", [True, False])
+def test_it_lasts_while_the_libraries_of_the_students_process_load(
+    noted, judged, monkeypatch, loading
+):
+    monkeypatch.setattr(work, "start_ahead", lambda confined, root: None)
+    monkeypatch.setattr(work, "is_loading", lambda: loading)
+    work.prepare(Work(Setting(noted.root, noted.name, {}, SEED), "nobody", {}).to_bytes())
+    assert len(judged) == (5 if loading else 0)
+    rehearsed = runs(noted)
+    verdict_on(noted, lambda x: x**2)
+    assert (runs(noted) == rehearsed) == loading
+
+
+def test_a_course_without_hidden_checks_has_nothing_to_rehearse(tmp_path, judged, monkeypatch):
+    monkeypatch.setattr(work, "start_ahead", lambda confined, root: None)
+    monkeypatch.setattr(work, "is_loading", always)
+    work.prepare(Work(Setting(tmp_path, "plain", {}, SEED), "nobody", {}).to_bytes())
+    assert judged == []
+
+
+def test_gradients_can_be_computed_in_a_fork_of_the_process_that_rehearsed(toy):
+    """`torch` refuses that where threads have computed gradients before."""
+    rehearse(toy, SEED, always)
+    pid = fork()
+    if pid == 0:
+        x = torch.ones(2, requires_grad=True)
+        (x * x).sum().backward()
+        os._exit(0 if x.grad.tolist() == [2.0, 2.0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
