@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
 from autograder.fork_server import leave_server_that_ends, secret_folders
-from autograder.intake import quoted, read_file
+from autograder.intake import quoted, read_file, require_size
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
 from autograder.outputs import AFTER_THE_LAST_ANSWER
@@ -35,6 +35,8 @@ NOT_RUN = {"output_type": "stream", "name": "stdout", "text": AFTER_THE_LAST_ANS
 MAX_FILES = 2_000
 # what even an empty file takes of a file system
 BLOCK = 4096
+# what a notebook finds beside it: the contents by name, or the folder that holds them
+GivenFiles = Mapping[str, bytes] | Path | None
 _warm: dict[bool, WarmProcess] = {}
 
 
@@ -44,7 +46,7 @@ def grade_notebook(
     *,
     limits: Limits | None = None,
     class_seed: str = "",
-    folder: Path | None = None,
+    files: GivenFiles = None,
     confined: bool = True,
 ) -> SubmissionVerdict:
     """Run a notebook and judge its grade cells; nothing that a student does raises.
@@ -59,8 +61,9 @@ def grade_notebook(
         What the submission may use.
     class_seed
         The secret that the checks' random inputs come from.
-    folder
-        Files that the notebook finds in its working folder; copied, never changed.
+    files
+        What the notebook finds in its working folder: the contents by name, or a folder, which is
+        copied and never changed.
     confined
         Whether the notebook's process is confined; if not, it can read and write what you can.
 
@@ -72,7 +75,7 @@ def grade_notebook(
         If `confined` and this machine cannot confine a process.
     """
     start = partial(
-        NotebookRun, notebook, assignment, limits=limits, folder=folder, confined=confined
+        NotebookRun, notebook, assignment, limits=limits, files=files, confined=confined
     )
     run = start(settle=True)
     try:
@@ -115,7 +118,7 @@ class NotebookRun:
         assignment: Assignment | None,
         *,
         limits: Limits | None = None,
-        folder: Path | None = None,
+        files: GivenFiles = None,
         confined: bool = True,
         warm: WarmProcess | None = None,
         without: Sequence[str] = (),
@@ -125,12 +128,12 @@ class NotebookRun:
         self.assignment = assignment
         self.judged = [name for cell in notebook.cells if (name := self._judged_id(cell))]
         limits = limits or Limits()
-        files, self.noticed = files_of(folder, limits)
+        own_files, self.noticed = files_of(files, limits)
         root = assignment.root if assignment is not None else None
         not_allowed = read_not_allowed(assignment)
         self.noticed += uses(notebook, not_allowed.names)
         warm = warm or warm_process(confined, root, self._often_used(), not_allowed)
-        self.process = StudentProcess(warm, files, limits, not_allowed, without)
+        self.process = StudentProcess(warm, own_files, limits, not_allowed, without)
         # names that are defined only after a grade cell, if the functions are settled
         self.later = self._settled() if settle else None
         self.reached: list[str] = []
@@ -217,21 +220,22 @@ class NotebookRun:
         self.process.close()
 
 
-def files_of(folder: Path | None, limits: Limits) -> tuple[list[tuple[str, bytes]], list[str]]:
-    """Read a submission's files; return them, and sentences about those that were left out."""
+def files_of(given: GivenFiles, limits: Limits) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return a submission's files, and sentences about those that were left out."""
     files: list[tuple[str, bytes]] = []
     left_out: list[str] = []
     room = limits.folder_size // 2
-    paths = _paths_below(folder) if folder is not None else []
-    if len(paths) > MAX_FILES:
-        left_out.append(f"Only {MAX_FILES} of {len(paths)} files and folders were read.")
-    for path in paths[:MAX_FILES]:
-        name = str(path.relative_to(folder))  # type: ignore[arg-type]
-        if path.is_symlink():
+    entries = _entries_of(given)
+    if len(entries) > MAX_FILES:
+        left_out.append(f"Only {MAX_FILES} of {len(entries)} files and folders were read.")
+    for name, entry in entries[:MAX_FILES]:
+        if isinstance(entry, Path) and entry.is_symlink():
             left_out.append(f"The file {quoted(name)} is a symbolic link and was left out.")
-        elif path.is_file():
+        elif isinstance(entry, bytes) or entry.is_file():
+            most = max(0, min(room, limits.file_size))
             try:
-                content = read_file(path, max(0, min(room, limits.file_size)))
+                content = read_file(entry, most) if isinstance(entry, Path) else entry
+                require_size(len(content), most)
             except OSError as error:
                 reason = error.strerror or error
                 left_out.append(f"The file {quoted(name)} was left out: {reason}.")
@@ -239,6 +243,13 @@ def files_of(folder: Path | None, limits: Limits) -> tuple[list[tuple[str, bytes
             room -= len(content) + BLOCK
             files.append((name, content))
     return files, left_out
+
+
+def _entries_of(given: GivenFiles) -> Sequence[tuple[str, Path | bytes]]:
+    """Return the names and places of what lies below a folder, or the names and contents given."""
+    if isinstance(given, Path):
+        return [(str(path.relative_to(given)), path) for path in _paths_below(given)]
+    return sorted((given or {}).items())
 
 
 def _paths_below(folder: Path) -> list[Path]:

@@ -109,9 +109,14 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a regular file")
-        if status.st_size > limit:
-            raise OSError(f"it has {status.st_size} bytes, more than the {limit} allowed")
+        require_size(status.st_size, limit)
         return file.read(limit)
+
+
+def require_size(size: int, limit: int) -> None:
+    """Raise `OSError` for a file that is larger than it may be."""
+    if size > limit:
+        raise OSError(f"it has {size} bytes, more than the {limit} allowed")
 
 
 def why_unreadable(path: Path, error: OSError) -> str:

@@ -174,7 +174,7 @@ class JudgeSubmission(NbGraderPreprocessor):  # type: ignore[misc]
                 assignment,
                 limits=self.limits,
                 class_seed=self.class_seed,
-                folder=Path(resources["metadata"]["path"]),
+                files=Path(resources["metadata"]["path"]),
                 confined=self.confined,
             )
         write_verdict(notebook, assignment, verdict, record, book_url=self.book_url)

@@ -8,12 +8,9 @@ comes out.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import nbformat
 from nbconvert.preprocessors import Preprocessor
@@ -42,30 +39,10 @@ def prepare(setting: Setting, go_on: Callable[[], bool]) -> None:
 def grade_submission(work: Work, problem: str = "") -> dict[str, GradedNotebook]:
     """Rebuild, run, judge and write each notebook; with `problem`, write only that."""
     assignment = hidden_assignment(work.setting.root, work.setting.assignment)
-    with _folder_with(work.files) as folder:
-        return {
-            name: _graded(work, name, assignment, folder, problem)
-            for name in work.setting.skeletons
-        }
+    return {name: _graded(work, name, assignment, problem) for name in work.setting.skeletons}
 
 
-@contextlib.contextmanager
-def _folder_with(files: Mapping[str, bytes]) -> Iterator[Path | None]:
-    """Write files into a folder of their own, if there are any."""
-    if not files:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="files-") as folder:
-        for name, data in files.items():
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        yield Path(folder)
-
-
-def _graded(
-    work: Work, name: str, assignment: Assignment | None, folder: Path | None, problem: str
-) -> GradedNotebook:
+def _graded(work: Work, name: str, assignment: Assignment | None, problem: str) -> GradedNotebook:
     setting = work.setting
     skeleton = _skeleton(*setting.skeletons[name])
     shared = [*work.notes, *([problem] if problem else [])]
@@ -88,7 +65,7 @@ def _graded(
             assignment,
             limits=setting.limits,
             class_seed=setting.class_seed,
-            folder=folder,
+            files=work.files,
             confined=setting.confined,
         )
     write_verdict(notebook, assignment, verdict, record, book_url=setting.book_url)

@@ -92,7 +92,7 @@ class Lab:
         notebook = self.course.notebook(
             "open('notes.txt').read()\ndef square(x):\n    return x * x"
         )
-        return grade_notebook(notebook, self.course.assignment, folder=self.earlier)
+        return grade_notebook(notebook, self.course.assignment, files=self.earlier)
 
     def trouble(self, attack: Attack) -> list[str]:
         """Return what an attack achieved of what it must not."""

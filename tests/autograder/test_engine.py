@@ -564,7 +564,7 @@ def test_one_submission_leaves_nothing_for_the_next(toy, toy_notebook):
 def test_the_submission_folder_is_copied_and_never_changed(tmp_path):
     (tmp_path / "data.txt").write_text("given")
     cell = nbformat.v4.new_code_cell("open('data.txt').read(), open('data.txt', 'w').write('x')")
-    run = NotebookRun(nbformat.v4.new_notebook(cells=[cell]), None, folder=tmp_path)
+    run = NotebookRun(nbformat.v4.new_notebook(cells=[cell]), None, files=tmp_path)
     try:
         verdict = run.run_cells()
     finally:

@@ -264,10 +264,14 @@ def test_the_memory_search_of_the_attacks_finds_what_is_there():
     assert outputs[0]["data"]["text/plain"] == "(True, False)"
 
 
-def test_only_so_many_files_are_handed_over(tmp_path):
-    for number in range(MAX_FILES + 5):
-        (tmp_path / f"{number}.txt").touch()
-    files, left_out = files_of(tmp_path, Limits())
+@pytest.mark.parametrize("place", ["a folder", "memory"])
+def test_only_so_many_files_are_handed_over(tmp_path, place):
+    names = [f"{number}.txt" for number in range(MAX_FILES + 5)]
+    for name in names if place == "a folder" else ():
+        (tmp_path / name).touch()
+    files, left_out = files_of(
+        tmp_path if place == "a folder" else dict.fromkeys(names, b""), Limits()
+    )
     assert len(files) == MAX_FILES
     assert len(left_out) == 1
     assert str(MAX_FILES) in left_out[0]
@@ -288,9 +292,13 @@ def test_a_folder_of_any_depth_is_read(tmp_path):
         subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
 
 
-def test_a_file_too_large_for_the_submission_is_left_out_and_named(tmp_path):
-    (tmp_path / "large.bin").write_bytes(bytes(2_000))
-    (tmp_path / "small.txt").write_text("kept")
-    files, left_out = files_of(tmp_path, Limits(file_size=1_000))
+@pytest.mark.parametrize("place", ["a folder", "memory"])
+def test_a_file_too_large_for_the_submission_is_left_out_and_named(tmp_path, place):
+    given = {"small.txt": b"kept", "data/large.bin": bytes(2_000)}
+    for name, content in given.items() if place == "a folder" else ():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    files, left_out = files_of(tmp_path if place == "a folder" else given, Limits(file_size=1_000))
     assert files == [("small.txt", b"kept")]
-    assert "'large.bin'" in left_out[0]
+    words = "The file 'data/large.bin' was left out: it has 2000 bytes, more than the 1000 allowed."
+    assert left_out == [words]
