@@ -16,7 +16,7 @@ class UnknownAssignmentError(LookupError):
 
 
 class BrokenCheckError(RuntimeError):
-    """A hidden check cannot be collected: the instructor's mistake, not a student's."""
+    """A hidden check or its bank cannot be used: the instructor's mistake, not a student's."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from autograder.assignment import Assignment
+from autograder.assignment import Assignment, BrokenCheckError
 
 _read: dict[Path, tuple[tuple[tuple[Path, int, int], ...], Bank]] = {}
 
@@ -98,7 +98,13 @@ def source_as(implementation: Callable[..., Any], name: str) -> str:
 
 
 def load_bank(assignment: Assignment) -> Bank:
-    """Return an assignment's bank, read again if one of its files was edited."""
+    """Return an assignment's bank, read again if one of its files was edited.
+
+    Raises
+    ------
+    BrokenCheckError
+        If a file of the bank cannot be imported.
+    """
     files = sorted(assignment.bank.glob("*.py"))
     stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     known = _read.get(assignment.bank)
@@ -116,7 +122,10 @@ def _read_bank(assignment: Assignment, files: Sequence[Path]) -> Bank:
         assert spec is not None
         assert spec.loader is not None
         module = module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise BrokenCheckError(f"{path}: {type(error).__name__}: {error}") from error
         for name, value in vars(module).items():
             entry = getattr(value, "bank_entry", None)
             if entry is None:

@@ -425,11 +425,14 @@ def test_a_submission_that_ends_every_worker_is_recorded_as_failed(toy_course, h
     assert "BrokenExecutor: the process ended" in row.trouble
 
 
-def test_broken_checks_stop_the_batch_and_are_named(toy_course, hand_in):
+@pytest.mark.parametrize("name", ["test_square.py", "bank/square.py"])
+def test_broken_checks_stop_the_batch_and_are_named(toy_course, hand_in, name):
+    """Bug: what could not be imported in the bank cost every student all points."""
     hand_in()
-    checks = Assignment("toy", toy_course.root).checks / "test_square.py"
-    checks.write_text("import no_such_module\n")
-    with pytest.raises(BrokenCheckError, match="no_such_module"):
+    broken = Assignment("toy", toy_course.root).checks / name
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text("import no_such_module\n")
+    with pytest.raises(BrokenCheckError, match=rf"(?s){name}.*no_such_module"):
         grade(toy_course)
 
 
