@@ -1,6 +1,5 @@
 """What the bank's functions reply is known before there is a submission, and changes no verdict."""
 
-import os
 from functools import partial
 
 import pytest
@@ -11,7 +10,6 @@ from autograder.assignment import BrokenCheckError
 from autograder.checking import known_cases
 from autograder.checking.cache import ResultCache
 from autograder.checking.judge import judge_cell
-from autograder.child.forking import fork
 from autograder.engine import grade_notebook
 from autograder.rehearsal import TrustedCaller, rehearse
 from autograder.work import Setting, Work
@@ -186,14 +184,3 @@ def test_a_course_without_hidden_checks_has_nothing_to_rehearse(tmp_path, judged
     monkeypatch.setattr(work, "is_loading", always)
     work.prepare(Work(Setting(tmp_path, "plain", {}, SEED), "nobody", {}).to_bytes())
     assert judged == []
-
-
-def test_gradients_can_be_computed_in_a_fork_of_the_process_that_rehearsed(toy):
-    """`torch` refuses that where threads have computed gradients before."""
-    rehearse(toy, SEED, always)
-    pid = fork()
-    if pid == 0:
-        x = torch.ones(2, requires_grad=True)
-        (x * x).sum().backward()
-        os._exit(0 if x.grad.tolist() == [2.0, 2.0] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
