@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -109,14 +109,21 @@ def load_bank(assignment: Assignment) -> Bank:
     stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     known = _read.get(assignment.bank)
     if known is None or known[0] != stamp:
-        known = _read[assignment.bank] = stamp, _read_bank(assignment, files)
+        known = _read[assignment.bank] = stamp, read_bank(assignment)
     return known[1]
 
 
-def _read_bank(assignment: Assignment, files: Sequence[Path]) -> Bank:
+def read_bank(assignment: Assignment) -> Bank:
+    """Return an assignment's bank, read anew.
+
+    Raises
+    ------
+    BrokenCheckError
+        If a file of the bank cannot be imported.
+    """
     misconceptions: list[Misconception] = []
     equivalents: list[Equivalent] = []
-    for path in files:
+    for path in sorted(assignment.bank.glob("*.py")):
         function = path.stem
         spec = spec_from_file_location(f"bank_{assignment.name}_{function}", path)
         assert spec is not None

@@ -1,24 +1,30 @@
 """Judges the bank's functions while the libraries of students' processes load.
 
 The check files are collected then, and what their cases make of the commonest right and wrong
-replies is known to every worker that is forked afterwards. No verdict depends on it.
+replies is known to every worker that is forked afterwards. No verdict depends on it: what leaves
+traces in this process is not done in one that workers are forked from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import random
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.assignment import Assignment
-from autograder.bank import Bank, Equivalent, Misconception, load_bank
+from autograder.bank import Bank, Equivalent, Misconception, load_bank, read_bank
 from autograder.checking.collected import collected_checks
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import ProcessCaller, Reply
@@ -27,8 +33,28 @@ from autograder.child.calls import answer
 from autograder.student_process import understand_reply
 
 Entry = Equivalent | Misconception
+OWN = ("/proc/self/fd", "/proc/self/task")
+SET_BY_PYTEST = "PYTEST_CURRENT_TEST"
 # processes forked after the checks ran share these folders, and one may remove them
 SHARED_FOLDERS = {"tmp_path", "tmp_path_factory"}
+
+
+def traces() -> tuple[Any, ...]:
+    """Return what checks and functions of a bank could leave that forked processes would share."""
+    return (
+        # open files, whose place in them is shared; threads; temporary folders
+        *(sorted(Path(place).iterdir()) for place in (*OWN, tempfile.gettempdir())),
+        {name: value for name, value in os.environ.items() if name != SET_BY_PYTEST},
+        Path.cwd(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_num_threads(),
+        np.geterr(),
+        random.getstate(),
+        repr(np.random.get_state()),  # noqa: NPY002 - the generator that others use
+        torch.get_rng_state().numpy().tobytes(),
+    )
 
 
 @dataclass
@@ -46,7 +72,7 @@ class TrustedCaller(ProcessCaller):
         return understand_reply(function, protocol.decode(reply), frozenset())
 
 
-def rehearse(assignment: Assignment, class_seed: str, go_on: Callable[[], bool]) -> None:
+def judge_bank(assignment: Assignment, class_seed: str, go_on: Callable[[], bool]) -> None:
     """Judge functions of the bank for as long as `go_on` says so.
 
     Raises
@@ -58,9 +84,11 @@ def rehearse(assignment: Assignment, class_seed: str, go_on: Callable[[], bool])
     if not go_on() or torch.cuda.is_available():
         return
     bank = load_bank(assignment)
+    # copies: what one of them keeps from call to call must not show when results are compared
+    versions = read_bank(assignment)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        for entry in _in_turn(bank):
+        for entry in _in_turn(versions):
             if not go_on():
                 return
             grade_id = f"test_{entry.function}"

@@ -2,8 +2,8 @@
 
 Then one snapshot at the end stands for one at each grade cell, and no call leaves anything behind
 for another. This is no question of trust: who deceives the reading has functions of their own
-judged, as they were at another moment or after other calls, and can only lose by it. Whatever is
-not plainly a function of its arguments is not settled.
+judged, as they were at another moment or after other calls. Whatever is not plainly a function of
+its arguments is not settled.
 """
 
 from __future__ import annotations

@@ -110,14 +110,16 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
 
 
 def prepare(request: bytes, root: Path | None = None) -> None:
-    """Start and load what grading such requests needs, in this process and those it forks.
+    """Start and load what grading such requests needs, in this process and those it forks."""
+    _prepare_for(_work_in(request, root))
+    load(WORKER)
 
-    Checks are tried out on the bank until all is loaded.
-    """
-    work = _work_in(request, root)
-    _prepare_for(work)
-    load(WORKER).prepare(work.setting, go_on=is_loading)
+
+def rehearse(request: bytes, root: Path | None = None) -> bool:
+    """Judge the bank until all is loaded; tell whether that left nothing in this process."""
+    left_nothing: bool = load(WORKER).rehearse(_work_in(request, root).setting, go_on=is_loading)
     gc.freeze()
+    return left_nothing
 
 
 def _work_in(request: bytes, root: Path | None) -> Work:

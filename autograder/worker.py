@@ -23,17 +23,20 @@ from autograder.intake import Submission, parse_submission
 from autograder.judged_notebook import comments_of, scores_of, write_verdict
 from autograder.rebuild import rebuild
 from autograder.record import Record
-from autograder.rehearsal import rehearse
+from autograder.rehearsal import judge_bank, traces
 from autograder.skeleton import Skeleton
 from autograder.verdict import SubmissionVerdict
 from autograder.work import GradedNotebook, Setting, Work
 
 
-def prepare(setting: Setting, go_on: Callable[[], bool]) -> None:
-    """Try the hidden checks out, if there are any, for as long as `go_on` says so."""
+def rehearse(setting: Setting, go_on: Callable[[], bool]) -> bool:
+    """Judge the bank, if there are hidden checks; tell whether that left nothing behind."""
     assignment = hidden_assignment(setting.root, setting.assignment)
-    if assignment is not None:
-        rehearse(assignment, setting.class_seed, go_on)
+    if assignment is None:
+        return True
+    before = traces()
+    judge_bank(assignment, setting.class_seed, go_on)
+    return traces() == before
 
 
 def grade_submission(work: Work, problem: str = "") -> dict[str, GradedNotebook]:

@@ -33,6 +33,9 @@ Kind = Literal["done", "ended", "unconfined", "unfit", "fault"]
 INTERRUPTS = 10
 # of a processor, for one request; what a student's processes take is limited by themselves
 TRUSTED_SECONDS = 120
+# of the clock; what is tried out ends when other libraries are loaded, which takes a few
+REHEARSAL_SECONDS = 20
+REHEARSE = "--rehearse"
 END_SECONDS = 5
 SERVER = (sys.executable, "-P", "-m", "autograder.worker_server")
 # the name of a function, the course's root if the function needs it, and what it is called with
@@ -100,14 +103,15 @@ def hang_up(connection: Connection) -> None:
 class WorkerServer:
     """The process that workers are forked from, each for a connection of its own."""
 
-    def __init__(self, temporary_folder: str) -> None:
+    def __init__(self, temporary_folder: str, *, rehearse: bool = True) -> None:
+        self.rehearses = rehearse
         self.lock = threading.Lock()
         self.connection, theirs = Pipe()
         # our own source first, so that both sides run the same code from wherever it lies
         source = str(Path(__file__).parents[1])
         python_path = os.environ.get("PYTHONPATH", "")
         self.process = subprocess.Popen(
-            [*SERVER, str(theirs.fileno()), temporary_folder],
+            [*SERVER, str(theirs.fileno()), temporary_folder, *([REHEARSE] if rehearse else [])],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             # standard output is for results alone
@@ -252,6 +256,7 @@ class WorkerProcesses:
         # what is killed leaves students' files there
         self.folder = ""
         self.server: WorkerServer | None = None
+        self.first = True
         self.idle: list[WorkerProcess] = []
         self.busy: set[WorkerProcess] = set()
         self.lock = threading.Lock()
@@ -259,20 +264,29 @@ class WorkerProcesses:
 
     def run(self, function: str, request: bytes, root: Path | None = None) -> Outcome:
         """Have a function called with the request, and with the course's root if it is given."""
+        parts = (function.encode(), str(root or "").encode(), request)
+        process, outcome = self._run_in_one(parts)
+        # what a server tries out can end it; the next one does not try
+        if process is not None and not process.pid and process.server.rehearses:
+            _, outcome = self._run_in_one(parts)
+        return outcome
+
+    def _run_in_one(self, request: Request) -> tuple[WorkerProcess | None, Outcome]:
+        """Have one process work on a request; return both, or no process after the end."""
         with self.lock:
             if self.closed:
-                return Outcome.of_words("ended", "grading was stopped")
+                return None, Outcome.of_words("ended", "grading was stopped")
             process = self.idle.pop() if self.idle else self._new_process()
             if process.pid and not process.alive():
                 process.close()
                 process = self._new_process()
             self.busy.add(process)
-        outcome = process.run((function.encode(), str(root or "").encode(), request))
+        outcome = process.run(request)
         with self.lock:
             self.busy.discard(process)
             if not process.connection.closed:
                 self.idle.append(process)
-        return outcome
+        return process, outcome
 
     def _new_process(self) -> WorkerProcess:
         if self.server is not None and not self.server.alive():
@@ -280,7 +294,8 @@ class WorkerProcesses:
             self.server = None
         if self.server is None:
             self.folder = self.folder or tempfile.mkdtemp(prefix="autograder-")
-            self.server = WorkerServer(self.folder)
+            self.server = WorkerServer(self.folder, rehearse=self.first)
+            self.first = False
         return WorkerProcess(self.server, self._free_core())
 
     def _free_core(self) -> int | None:

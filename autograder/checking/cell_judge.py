@@ -13,6 +13,7 @@ from autograder.checking.collected import CollectedCheck, CollectedChecks
 from autograder.checking.failure import CheckFailedError, StudentStoppedError
 from autograder.checking.known_cases import (
     Decided,
+    Exchange,
     ReplayingCaller,
     follow,
     never_remember,
@@ -58,6 +59,12 @@ class Check:
     def stopped(self) -> bool:
         """Whether its process can be asked nothing more."""
         return self.judgement.outcome == "stopped"
+
+    @property
+    def ran_short(self) -> bool:
+        """Whether it failed as it would where earlier calls had used something up."""
+        raised = any(call.raised for call in self.calls)
+        return self.stopped or (raised and not self.passed)
 
     def confirms(self, earlier: Check) -> bool:
         """Tell whether all replies, and what they came to, are those of an earlier trial."""
@@ -117,8 +124,8 @@ class CellJudge:
     first. Where all replies are the same they depend on neither; where one is not, each of these
     checks gets a process of its own.
 
-    Functions that are `settled` leave nothing behind; of their checks those alone are judged again
-    whose process stopped, which earlier calls may have used up.
+    Functions that are `settled` leave nothing behind but memory; of their checks those alone are
+    judged again that stopped or raised, since earlier calls may have used something up.
     """
 
     function: str
@@ -178,7 +185,7 @@ class CellJudge:
         doubtful = [
             index
             for index in range(first, len(tried))
-            if not tried[index].alone and (tried[index].stopped or not self.settled)
+            if not tried[index].alone and (tried[index].ran_short or not self.settled)
         ]
         return self._judge_again(collected, checks, tried, doubtful) if doubtful else tried
 
@@ -235,19 +242,30 @@ class CellJudge:
         if isinstance(known, Decided):
             self.calls += known.calls
             return known.judgement
-        self.replaying = ReplayingCaller(self.caller, known)
         first_call = len(self.calls)
-        try:
-            judgement = judge_exception(collected.run(case))
-        finally:
-            replaying, self.replaying = self.replaying, None
+        judgement, replaying = self._replay(collected, case, known)
         if not replaying.is_repeatable():
             never_remember(name)
             del self.calls[first_call:]
-            return judge_exception(collected.run(case))
-        if judgement is None or judgement.outcome != "stopped":
+            return self._replay(collected, case, [])[0]
+        if not replaying.stopped:
             remember(name, replaying.made, Decided(judgement, tuple(self.calls[first_call:])))
         return judgement
+
+    def _replay(
+        self, collected: CollectedChecks, case: pytest.Item, known: Sequence[Exchange]
+    ) -> tuple[Judgement | None, ReplayingCaller]:
+        """Run one case, which first gets the replies that are known."""
+        assert isinstance(self.caller, ProcessCaller)
+        replaying = self.replaying = ReplayingCaller(self.caller, known)
+        try:
+            judgement = judge_exception(collected.run(case))
+        finally:
+            self.replaying = None
+        if replaying.stopped:
+            # a case that expects a failure could have taken this for it
+            judgement = Judgement("stopped", replaying.stopped)
+        return judgement, replaying
 
 
 def judge_exception(error: BaseException | None) -> Judgement | None:

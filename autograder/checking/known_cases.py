@@ -51,22 +51,36 @@ class Decided:
 
 @dataclass
 class ReplayingCaller(ProcessCaller):
-    """Gives a case the replies that are there already, then asks the student's process."""
+    """Gives a case the replies that are there already, then asks the student's process.
+
+    `stopped` says why no reply came, and `differed` that something else was asked than before,
+    whatever the case made of that.
+    """
 
     caller: ProcessCaller
     given: Sequence[Exchange]
     made: list[Exchange] = field(default_factory=list)
+    stopped: str = ""
+    differed: bool = False
 
     def exchange(self, function: str, request: bytes) -> bytes:
         """Return the reply to a request, asked for before or now."""
         if len(self.made) < len(self.given):
             exchange = self.given[len(self.made)]
             if exchange.request != request:
+                self.differed = True
                 raise UnrepeatableCaseError
         else:
-            exchange = Exchange(function, request, self.caller.exchange(function, request))
+            exchange = Exchange(function, request, self._asked(function, request))
         self.made.append(exchange)
         return exchange.reply
+
+    def _asked(self, function: str, request: bytes) -> bytes:
+        try:
+            return self.caller.exchange(function, request)
+        except StudentStoppedError as error:
+            self.stopped = str(error)
+            raise
 
     def understand(self, function: str, reply: bytes) -> Reply:
         """Read a reply as the student's process would have it read."""
@@ -74,7 +88,7 @@ class ReplayingCaller(ProcessCaller):
 
     def is_repeatable(self) -> bool:
         """Tell whether the case made all the calls that it had made before."""
-        return len(self.made) >= len(self.given)
+        return not self.differed and len(self.made) >= len(self.given)
 
 
 def follow(case: Hashable, caller: ProcessCaller) -> Decided | list[Exchange]:

@@ -121,7 +121,7 @@ class DirectCaller:
             done = call_function(
                 self.functions[function], arguments, gradient_of, cotangent, directions
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             name = exception_name(error)
             raise exception_failure(function, name, 0) from error
         return Reply(

@@ -187,12 +187,20 @@ def prepare(request, root=None):
     gradient()
     if request == b"bad":
         raise ValueError("not for the server to say")
+
+
+def rehearse(request, root=None):
     if request == b"endless":
-        allowed, _ = signal.getitimer(signal.ITIMER_PROF)
+        allowed, _ = signal.getitimer(signal.ITIMER_REAL)
         # what is allowed, in a second instead
-        signal.setitimer(signal.ITIMER_PROF, allowed / 100)
+        signal.setitimer(signal.ITIMER_REAL, allowed / 20)
         while allowed:
             pass
+    if request == b"ends":
+        os._exit(3)
+    if request == b"leaves":
+        raise SystemExit
+    return request != b"opens"
 
 
 def gradient():
@@ -477,15 +485,15 @@ def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(
         assert {reply.result() for reply in replies} == {b"True 1 2.0"}
 
 
-def test_what_is_done_before_forking_and_has_no_end_is_ended(tasks):
+@pytest.mark.parametrize("request_bytes", [b"endless", b"ends", b"leaves", b"opens"])
+def test_what_is_tried_out_before_forking_costs_nobody_a_result(tasks, request_bytes):
+    """Bug: a function of the bank that had no end, or that ended the process, cost all points."""
     prepared = importlib.import_module("prepared_tasks")
-    with LocalPool(1) as pool:
-        endless = pool.submit(prepared.what_was_prepared, b"endless")
-        with pytest.raises(
-            WorkerEndedError, match="process that workers are forked from has ended"
-        ):
-            endless.result()
-        assert pool.submit(prepared.what_was_prepared, b"good").result() == b"True 1 2.0"
+    with LocalPool(2) as pool:
+        replies = [pool.submit(prepared.what_was_prepared, request_bytes) for _ in range(4)]
+        assert {reply.result() for reply in replies} == {b"True 1 2.0"}
+        # another process has taken the place of the one that tried
+        assert not pool.processes.server.rehearses
 
 
 def cores_of(tasks, pool, requests):

@@ -180,3 +180,104 @@ def test_replies_that_differ_in_one_bit_are_told_apart(course):
     before = len(runs(course))
     verdict_on(course, Functions(lambda x: torch.nextafter(x * x, x * x + 1)))
     assert len(runs(course)) > before
+
+
+EXPECTS_A_FAILURE = '''
+import pytest
+import torch
+from autograder.checking import CheckFailedError
+
+
+@pytest.mark.points(1)
+def test_refuses(student):
+    """A number below zero is refused."""
+    with pytest.raises(CheckFailedError):
+        student.call("square", torch.tensor(-1.0))
+
+
+@pytest.mark.points(2)
+def test_gives_something(student):
+    """Zero gives a value."""
+    try:
+        student.call("square", torch.tensor(0.0))
+    except CheckFailedError:
+        assert False
+'''
+
+
+def refuses(x):
+    if x < 0:
+        raise ValueError
+    return x * x
+
+
+def test_a_process_that_stops_is_no_failure_that_a_check_expects(course):
+    """Bug: what such a check made of it was remembered, and decided on all who came later."""
+    (course.checks / "test_square.py").write_text(EXPECTS_A_FAILURE)
+    stopped = verdict_on(course, Functions(refuses, stops=True))
+    assert [check.outcome for check in stopped.checks] == ["stopped", "stopped"]
+    assert [check.message for check in stopped.checks] == ["The process ended."] * 2
+    assert verdict_on(course, Functions(refuses)).earned == 3
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 2
+
+
+ASKS_ANEW = '''
+import pytest
+import torch
+
+asked = [1.0]
+
+
+@pytest.mark.points(3)
+def test_square(student):
+    """Another number each time, and then 2."""
+    asked[0] += 1
+    for number in (asked[0], 2.0):
+        try:
+            student.call("square", torch.tensor(number))
+        except RuntimeError:
+            pass
+'''
+
+
+def test_a_case_that_asks_something_else_is_noticed_though_it_makes_nothing_of_it(course):
+    (course.checks / "test_square.py").write_text(ASKS_ANEW)
+    assert verdict_on(course, Functions(lambda x: x * x)).earned == 3
+    assert not known_cases._unrepeatable
+    assert verdict_on(course, Functions(lambda x: x + 5)).earned == 3
+    assert known_cases._unrepeatable
+
+
+def test_a_settled_function_that_raises_after_other_calls_is_tried_alone(course):
+    """Bug: memory that earlier calls had left made a right function raise, and lose its points."""
+    callers = []
+
+    def caller_of_short_breath():
+        calls = []
+
+        def square(x):
+            calls.append(x)
+            if len(calls) > 2:
+                raise MemoryError
+            return x * x
+
+        callers.append(Functions(square))
+        return callers[-1]
+
+    verdict = judge_cell(
+        course, "test_square", caller_of_short_breath, class_seed="seed", settled=True
+    )
+    assert verdict.earned == 3
+    assert len(callers) == 2
+
+
+def test_a_settled_function_that_is_wrong_is_not_tried_again(course):
+    callers = []
+
+    def caller():
+        callers.append(Functions(lambda x: x * x + (x == 3)))
+        return callers[-1]
+
+    verdict = judge_cell(course, "test_square", caller, class_seed="seed", settled=True)
+    assert verdict.earned == 2
+    assert len(callers) == 1

@@ -1,17 +1,19 @@
 """What the bank's functions reply is known before there is a submission, and changes no verdict."""
 
+import tempfile
 from functools import partial
 
+import numpy
 import pytest
 import torch
 
-from autograder import rehearsal, work
+from autograder import rehearsal, work, worker
 from autograder.assignment import BrokenCheckError
 from autograder.checking import known_cases
 from autograder.checking.cache import ResultCache
 from autograder.checking.judge import judge_cell
 from autograder.engine import grade_notebook
-from autograder.rehearsal import TrustedCaller, rehearse
+from autograder.rehearsal import TrustedCaller, judge_bank
 from autograder.work import Setting, Work
 from tests.autograder.conftest import BANK, CHECKS
 
@@ -76,7 +78,7 @@ def verdict_on(assignment, function):
 def test_no_check_is_run_for_what_was_rehearsed(noted):
     before = [verdict_on(noted, lambda x: x**2), verdict_on(noted, lambda x: 2 * x)]
     known_cases._known = ResultCache()
-    rehearse(noted, SEED, always)
+    judge_bank(noted, SEED, always)
     rehearsed = runs(noted)
     assert [verdict_on(noted, lambda x: x**2), verdict_on(noted, lambda x: 2 * x)] == before
     assert [verdict.earned for verdict in before] == [3, 1]
@@ -90,7 +92,7 @@ def test_no_check_is_run_for_what_was_rehearsed(noted):
     [("x**2", ""), ("2 * x", "doubled"), ("x.detach() ** 2", "detached")],
 )
 def test_a_students_process_replies_as_was_rehearsed(noted, toy_notebook, solution, name):
-    rehearse(noted, SEED, always)
+    judge_bank(noted, SEED, always)
     rehearsed = runs(noted)
     notebook = toy_notebook(f"def square(x):\n    return {solution}")
     cell = grade_notebook(notebook, noted, class_seed=SEED).cells["test_square"]
@@ -99,7 +101,7 @@ def test_a_students_process_replies_as_was_rehearsed(noted, toy_notebook, soluti
 
 
 def test_another_class_seed_was_not_rehearsed(noted):
-    rehearse(noted, "another", always)
+    judge_bank(noted, "another", always)
     rehearsed = runs(noted)
     verdict_on(noted, lambda x: x**2)
     assert len(runs(noted)) > len(rehearsed)
@@ -109,7 +111,7 @@ def test_right_and_wrong_functions_of_each_grade_cell_come_in_turn(toy, judged):
     (toy.checks / "test_cube.py").write_text(CHECKS.replace("square", "cube"))
     cube = BANK.replace("def doubled", "def tripled").replace("def power", "def product")
     (toy.bank / "cube.py").write_text(cube)
-    rehearse(toy, SEED, always)
+    judge_bank(toy, SEED, always)
     first = ["product", "power", "tripled", "doubled"]
     assert judged == [
         *first,
@@ -119,31 +121,31 @@ def test_right_and_wrong_functions_of_each_grade_cell_come_in_turn(toy, judged):
 
 def test_it_stops_as_soon_as_it_is_told_to(toy, judged):
     answers = iter([True, True, True, False])
-    rehearse(toy, SEED, lambda: next(answers))
+    judge_bank(toy, SEED, lambda: next(answers))
     assert judged == ["power", "doubled"]
 
 
 def test_nothing_is_collected_where_there_is_no_time(toy, judged):
     (toy.checks / "test_square.py").write_text("this is not Python")
-    rehearse(toy, SEED, never)
+    judge_bank(toy, SEED, never)
     assert judged == []
 
 
 def test_a_broken_check_is_named(toy):
     (toy.checks / "test_square.py").write_text("this is not Python")
     with pytest.raises(BrokenCheckError, match=r"test_square\.py"):
-        rehearse(toy, SEED, always)
+        judge_bank(toy, SEED, always)
 
 
 def test_a_check_with_a_temporary_folder_is_left_to_each_worker(toy, judged):
     (toy.checks / "test_square.py").write_text(CHECKS.replace("generator)", "generator, tmp_path)"))
-    rehearse(toy, SEED, always)
+    judge_bank(toy, SEED, always)
     assert judged == []
 
 
 def test_a_bank_function_without_checks_is_left_out(toy, judged):
     (toy.bank / "cube.py").write_text(BANK)
-    rehearse(toy, SEED, always)
+    judge_bank(toy, SEED, always)
     assert len(judged) == 5
 
 
@@ -156,13 +158,13 @@ def test_nothing_of_it_is_seen(toy, capfd):
     return 2 * x
 """
     (toy.bank / "square.py").write_text(BANK.replace("\n    return 2 * x\n", loud))
-    rehearse(toy, SEED, always)
+    judge_bank(toy, SEED, always)
     assert capfd.readouterr() == ("", "")
 
 
 def test_where_there_is_a_gpu_nothing_is_rehearsed(toy, judged, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    rehearse(toy, SEED, always)
+    judge_bank(toy, SEED, always)
     assert judged == []
 
 
@@ -172,15 +174,74 @@ def test_it_lasts_while_the_libraries_of_the_students_process_load(
 ):
     monkeypatch.setattr(work, "start_ahead", lambda confined, root: None)
     monkeypatch.setattr(work, "is_loading", lambda: loading)
-    work.prepare(Work(Setting(noted.root, noted.name, {}, SEED), "nobody", {}).to_bytes())
+    assert work.rehearse(Work(Setting(noted.root, noted.name, {}, SEED), "nobody", {}).to_bytes())
     assert len(judged) == (5 if loading else 0)
     rehearsed = runs(noted)
     verdict_on(noted, lambda x: x**2)
     assert (runs(noted) == rehearsed) == loading
 
 
-def test_a_course_without_hidden_checks_has_nothing_to_rehearse(tmp_path, judged, monkeypatch):
+OPENS = """
+DATA = __import__("os").open(__file__, 0)
+
+
+@pytest.mark.points(2)"""
+DRAWS = """    torch.rand(1)
+    return 2 * x
+"""
+
+
+@pytest.mark.parametrize(
+    ("bank", "checks", "left_nothing"),
+    [
+        (BANK, CHECKS, True),
+        (BANK, CHECKS.replace("\n\n@pytest.mark.points(2)", OPENS), False),
+        (BANK.replace("    return 2 * x\n", DRAWS), CHECKS, False),
+        (BANK.replace("2 * x", "torch.set_default_dtype(torch.float64)"), CHECKS, False),
+        (BANK.replace("2 * x", "__import__('os').environ.update(LEFT='1')"), CHECKS, False),
+        (BANK.replace("2 * x", "__import__('tempfile').mkdtemp()"), CHECKS, False),
+        (BANK.replace("2 * x", "__import__('random').random()"), CHECKS, False),
+        (BANK.replace("2 * x", "__import__('numpy').random.rand()"), CHECKS, False),
+        (BANK.replace("2 * x", "__import__('numpy').seterr(all='raise')"), CHECKS, False),
+        (BANK.replace("2 * x", "torch.set_grad_enabled(False)"), CHECKS, False),
+    ],
+)
+def test_what_is_left_behind_is_noticed(toy, tmp_path, monkeypatch, bank, checks, left_nothing):
+    """Bug: workers shared the place in a file that a check had opened, and lost points by it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LEFT", "")
+    (toy.bank / "square.py").write_text(
+        bank.replace("from autograder", "import torch\nfrom autograder", 1)
+    )
+    (toy.checks / "test_square.py").write_text(checks)
+    setting = Setting(toy.root, toy.name, {}, SEED)
+    errors = numpy.geterr()
+    try:
+        assert worker.rehearse(setting, always) == left_nothing
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        numpy.seterr(**errors)
+
+
+def test_a_misconception_that_keeps_what_it_saw_is_still_recognised(toy):
+    """Bug: it had seen the bank's own calls before it was compared with a student's function."""
+    keeps = "def doubled(x, seen=[]):\n    seen.append(x.sum())\n    return sum(seen)"
+    source = BANK.replace("def doubled(x):\n    return 2 * x", keeps)
+    assert source != BANK
+    (toy.bank / "square.py").write_text(source)
+
+    def square(x, seen=[]):  # noqa: B006 - the mistake that is recognised
+        seen.append(x.sum())
+        return sum(seen)
+
+    turns = iter([True] * 3)
+    judge_bank(toy, SEED, lambda: next(turns, False))
+    assert [finding.name for finding in verdict_on(toy, square).findings] == ["doubled"]
+
+
+def test_a_course_without_hidden_checks_has_nothing_to_judge_bank(tmp_path, judged, monkeypatch):
     monkeypatch.setattr(work, "start_ahead", lambda confined, root: None)
     monkeypatch.setattr(work, "is_loading", always)
-    work.prepare(Work(Setting(tmp_path, "plain", {}, SEED), "nobody", {}).to_bytes())
+    assert work.rehearse(Work(Setting(tmp_path, "plain", {}, SEED), "nobody", {}).to_bytes())
     assert judged == []
