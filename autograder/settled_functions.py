@@ -39,8 +39,14 @@ CHANGES = re.compile(
 RANDOM = re.compile(
     r"rand|seed|.*dropout|bernoulli|.*(multinomial|normal_?$|poisson|uniform|rsample)"
     r"|exponential_|geometric_|cauchy_|orthogonal_|sparse_|choice|sample|shuffle|permutation"
-    r"|gumbel|rrelu"
+    r"|gumbel|rrelu|.*binomial|fractional_|.*lowrank|lobpcg|(new_)?empty|scaled_dot_product"
 )
+# attributes that, in a function, read or change what it shares with others, such as a figure
+SHARED = re.compile(
+    r"(gca|gcf|cla|clf|rcParams|style|environ|modules|os|sys|builtins)$|switch_|enter_"
+)
+# a module whose functions draw on a figure that is current
+FIGURES = frozenset(("plt", "pyplot"))
 RANDOM_MODULES = re.compile(r"numpy\.random|torch\.(random|distributions|nn\.init)")
 # imports of these do not fail, so that what follows them in their cell is reached
 SURE_MODULES = MODULES | {"matplotlib.pyplot", "torch.nn", "torch.nn.functional"}
@@ -158,7 +164,7 @@ def _reading(source: str) -> Reading | None:
     try:
         bindings = tuple(_bindings(tree.body))
         plain = all(map(_is_plain, ast.walk(tree))) and all(map(_keeps_nothing, _functions(tree)))
-        plain = plain and not any(map(_is_random, _inside_functions(tree)))
+        plain = plain and not any(map(_depends_on_others, _inside_functions(tree)))
         reached = frozenset(_globals_below(table)) | set(table.get_identifiers())
         if not plain or not FAR_REACHING.isdisjoint(reached):
             return None
@@ -225,6 +231,18 @@ def _inside_functions(tree: ast.AST) -> Iterator[ast.AST]:
         if inside:
             yield node
         pending += [(child, inside) for child in ast.iter_child_nodes(node)]
+
+
+def _depends_on_others(node: ast.AST) -> bool:
+    """Tell whether a node in a function depends on what was drawn or changed before."""
+    if isinstance(node, ast.Name):
+        return node.id in FIGURES
+    if isinstance(node, ast.Attribute) and SHARED.match(node.attr):
+        return True
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        # an entry of what belongs to something else, such as a module's table
+        return isinstance(node.value, ast.Attribute)
+    return _is_random(node)
 
 
 def _is_random(node: ast.AST) -> bool:
