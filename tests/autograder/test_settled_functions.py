@@ -112,6 +112,7 @@ def test_names_that_are_bound_later_are_told():
     assert found == {"test_square": {"cube"}, "test_cube": set()}
 
 
+PYPLOT = "import matplotlib.pyplot"
 UNSETTLED = {
     "defined twice": "def square(x):\n    return x",
     "assigned anew": "square = torch.square",
@@ -193,8 +194,8 @@ UNSETTLED = {
     "a global tensor": "factor = torch.ones(1)\ndef cube(x):\n    return x * factor",
     "used by a lambda": "f = lambda x: factor * x\nfactor = torch.ones(1)",
     "used by a comprehension": "def cube(x):\n    return [factor for _ in x]\nfactor = [1]",
-    "draws on the current figure": "import matplotlib.pyplot as plt\ndef cube(x):\n    plt.plot([1])",
-    "the figure that is current": "import matplotlib.pyplot\ndef cube(x):\n    return matplotlib.pyplot.gca()",
+    "draws on the current figure": f"{PYPLOT} as plt\ndef cube(x):\n    plt.plot([1])",
+    "the current figure": f"{PYPLOT}\ndef cube(x):\n    return matplotlib.pyplot.gca()",
     "a setting of figures": "import matplotlib\ndef cube(x):\n    matplotlib.rcParams.clear()",
     "a style": "import matplotlib\ndef cube(x):\n    matplotlib.style.use('dark')",
     "a level that is entered": "def cube(x):\n    torch.autograd.forward_ad.enter_dual_level()",
