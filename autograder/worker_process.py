@@ -268,8 +268,16 @@ class WorkerProcesses:
         process, outcome = self._run_in_one(parts)
         # what a server tries out can end it; the next one does not try
         if process is not None and not process.pid and process.server.rehearses:
+            self._leave(process.server)
             _, outcome = self._run_in_one(parts)
         return outcome
+
+    def _leave(self, server: WorkerServer) -> None:
+        """Have nothing more forked from a server that ends, though it may not have ended yet."""
+        with self.lock:
+            if self.server is server:
+                self.server = None
+                server.close()
 
     def _run_in_one(self, request: Request) -> tuple[WorkerProcess | None, Outcome]:
         """Have one process work on a request; return both, or no process after the end."""

@@ -102,6 +102,7 @@ def _rehearse(request: Request) -> None:
     with contextlib.suppress(Exception):
         module, _, arguments = _call_in(request)
         if hasattr(module, "rehearse"):
+            left_nothing = False
             left_nothing = module.rehearse(*arguments)
     signal.setitimer(signal.ITIMER_REAL, 0)
     if not left_nothing:

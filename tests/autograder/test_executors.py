@@ -200,6 +200,8 @@ def rehearse(request, root=None):
         os._exit(3)
     if request == b"leaves":
         raise SystemExit
+    if request == b"fails":
+        raise ValueError
     return request != b"opens"
 
 
@@ -485,7 +487,7 @@ def test_what_requests_need_is_loaded_before_forking_by_a_process_of_one_thread(
         assert {reply.result() for reply in replies} == {b"True 1 2.0"}
 
 
-@pytest.mark.parametrize("request_bytes", [b"endless", b"ends", b"leaves", b"opens"])
+@pytest.mark.parametrize("request_bytes", [b"endless", b"ends", b"leaves", b"fails", b"opens"])
 def test_what_is_tried_out_before_forking_costs_nobody_a_result(tasks, request_bytes):
     """Bug: a function of the bank that had no end, or that ended the process, cost all points."""
     prepared = importlib.import_module("prepared_tasks")
