@@ -284,7 +284,7 @@ def judge_exception(error: BaseException | None) -> Judgement | None:
     )
 
 
-def seeded_generator(class_seed: str, name: str) -> torch.Generator:
-    """Return a generator that depends on the class's secret and the case's name alone."""
-    digest = hashlib.sha256(f"{class_seed}\0{name}".encode()).digest()
+def seeded_generator(class_seed: str, case: str) -> torch.Generator:
+    """Return a generator that depends on the class's secret and the case alone."""
+    digest = hashlib.sha256(f"{class_seed}\0{case}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

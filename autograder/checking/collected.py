@@ -8,11 +8,13 @@ import io
 import os
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.config import _prepareconfig
+from _pytest.python import DirectParamFixtureDef
 from _pytest.runner import runtestprotocol
 
 from autograder.assignment import Assignment, BrokenCheckError
@@ -80,11 +82,20 @@ class CollectedChecks:
         if self.errors or not self.session.items:
             raise BrokenCheckError(f"{path}: {' '.join(self.errors) or 'it holds no checks'}")
         self.checks = _grouped(self.session.items)
+        self.given = {item: _direct_parameters(item) for item in self.session.items}
+        # asked for at every hook; all conftests are known by now
+        vars(self.session)["gethookproxy"] = cache(self.session.gethookproxy)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a check file that cannot be imported."""
         if report.failed:
             self.errors.append(str(report.longrepr))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Give a case its parameters; pytest makes a fixture of each, which is slow."""
+        if isinstance(item, pytest.Function):
+            item.funcargs.update(self.given[item])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(
@@ -157,6 +168,18 @@ def _grouped(items: list[pytest.Item]) -> tuple[CollectedCheck, ...]:
     for item in items:
         cases.setdefault(check_name(item), []).append(item)
     return tuple(describe(name, tuple(group)) for name, group in cases.items())
+
+
+def _direct_parameters(item: pytest.Item) -> dict[str, Any]:
+    """Return the parameters of a case that no fixture is asked to make something of."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return {}
+    made_by = item._fixtureinfo.name2fixturedefs
+    return {
+        name: value
+        for name, value in item.callspec.params.items()
+        if isinstance(made_by.get(name, [None])[-1], DirectParamFixtureDef)
+    }
 
 
 def check_name(item: pytest.Item) -> str:

@@ -55,11 +55,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def generator() -> torch.Generator:
-    """Give a random generator that depends on the class seed and the case's name alone."""
+    """Give a random generator that depends on the class seed and the case alone.
+
+    Where two cases drew the same, an input of one could be what another expects.
+    """
     (case,) = _running
     judge = case.config.stash.get(judge_key, None)
     seed = judge.class_seed if judge else case.config.getoption("--class-seed")
-    return seeded_generator(seed, case.name)
+    return seeded_generator(seed, f"{case.path.name}\0{check_name(case)}\0{case.name}")
 
 
 @pytest.fixture

@@ -90,6 +90,72 @@ def test_random_inputs_depend_on_the_class_seed_and_the_case():
     assert len({draw("a", "x"), draw("b", "x"), draw("a", "y")}) == 3
 
 
+DRAWS = """
+import pytest
+
+
+def draw(student, generator, name):
+    student.call(name, generator.initial_seed())
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("size", [1, 2])
+def test_values(student, generator, size):
+    \"\"\"Draws.\"\"\"
+    draw(student, generator, "NAME")
+
+
+class TestOther:
+    @pytest.mark.points(1)
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_values(self, student, generator, size):
+        \"\"\"Draws.\"\"\"
+        draw(student, generator, "NAME")
+"""
+
+
+def test_no_two_cases_draw_the_same(toy):
+    """Bug: checks of one name in two files or classes drew the same numbers."""
+    drawn = []
+    for name in ("square", "cube"):
+        (toy.checks / f"test_{name}.py").write_text(DRAWS.replace("NAME", name))
+        judge(toy, {name: drawn.append})
+    assert len(set(drawn)) == len(drawn) == 8
+
+
+PARAMETERS = """
+import pytest
+
+@pytest.fixture
+def doubled(request):
+    return 2 * request.param
+
+@pytest.fixture
+def next_one(plain):
+    return plain + 1
+
+@pytest.fixture(params=[100])
+def own(request):
+    return request.param
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("doubled", [10, 20], indirect=True)
+@pytest.mark.parametrize(("plain", "other"), [(1, "a"), (2, "b")])
+def test_parameters(student, doubled, plain, other, next_one, own):
+    \"\"\"Tells what it was given.\"\"\"
+    student.call("square", [doubled, plain, other, next_one, own])
+"""
+
+
+def test_a_check_gets_its_parameters_and_what_fixtures_make_of_them(toy):
+    (toy.checks / "test_square.py").write_text(PARAMETERS)
+    given = []
+    for _ in range(2):
+        judge(toy, {"square": given.append})
+    cases = [[20, 1, "a", 2, 100], [40, 1, "a", 2, 100], [20, 2, "b", 3, 100], [40, 2, "b", 3, 100]]
+    assert sorted(given) == sorted(2 * cases)
+
+
 BROKEN = {
     "syntax error": "def test_values(student:",
     "failing import": "import no_such_module",

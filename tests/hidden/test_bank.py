@@ -15,6 +15,9 @@ import torch
 from autograder.assignment import Assignment, assignment_names, find_assignment
 from autograder.bank import Equivalent, Misconception, load_bank
 from autograder.checking import judge
+from autograder.checking.cell_judge import CellJudge
+from autograder.checking.collected import collected_checks
+from autograder.checking.student import DirectCaller
 from autograder.verdict import CellVerdict
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +141,40 @@ def test_a_made_up_result_earns_nothing(assignment, function, fake):
     verdict = judged(assignment, function, fakes[fake])
     assert [check.name for check in verdict.checks if check.outcome == "passed"] == []
     assert verdict.findings == ()
+
+
+def tensors_in(values: Any) -> list[torch.Tensor]:
+    """Return the tensors that say more than one number."""
+    return [
+        value
+        for value in values
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1
+    ]
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=lambda assignment: assignment.name)
+@pytest.mark.parametrize("seed", CLASS_SEEDS)
+def test_no_check_is_given_what_another_expects(assignment, seed):
+    """Functions can keep what they were given: the processes of a submission share a folder."""
+    calls = []
+    for function in functions_of(assignment):
+        caller = DirectCaller({function: solution_of(assignment, function)})
+        cell = CellJudge(function, lambda caller=caller: caller, seed)
+        cell.judge(collected_checks(assignment, assignment.check_file(f"test_{function}")))
+        calls += cell.calls
+    replies = [call.reply for call in calls if call.reply is not None]
+    expected = tensors_in(
+        value
+        for reply in replies
+        for value in (reply.value, *reply.gradients, *reply.double_gradients)
+    )
+    # what is all zeros, or another number, is no secret
+    expected = [value for value in expected if value.min() < value.max()]
+    assert len(expected) > len(FUNCTIONS)
+    for call in calls:
+        for given in tensors_in(call.arguments):
+            alike = [value.detach() for value in expected if value.shape == given.shape]
+            assert not any(torch.allclose(value.to(given), given) for value in alike), call.function
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=lambda assignment: assignment.name)
