@@ -19,13 +19,13 @@ from autograder.assignment import Assignment
 from autograder.bank import load_bank
 from autograder.checking.judge import judge_cell
 from autograder.checking.student import Caller
-from autograder.fork_server import leave_server_that_ends, secret_folders
+from autograder.fork_server import leave_server_that_ends, make_ready, secret_folders
 from autograder.intake import quoted, read_file, require_size
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed, read_not_allowed, uses
 from autograder.outputs import AFTER_THE_LAST_ANSWER
 from autograder.settled_functions import settled_functions
-from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess
+from autograder.student_process import OFTEN_USED, StudentProcess, WarmProcess, need_of
 from autograder.verdict import SubmissionVerdict
 
 __all__ = ["Limits", "NotebookRun", "grade_notebook", "read_notebook"]
@@ -126,13 +126,14 @@ class NotebookRun:
     ) -> None:
         self.notebook = notebook
         self.assignment = assignment
-        self.judged = [name for cell in notebook.cells if (name := self._judged_id(cell))]
+        self.judged = [name for cell in notebook.cells if (name := _judged_id(cell, assignment))]
         limits = limits or Limits()
         own_files, self.noticed = files_of(files, limits)
         root = assignment.root if assignment is not None else None
         not_allowed = read_not_allowed(assignment)
         self.noticed += uses(notebook, not_allowed.names)
-        warm = warm or warm_process(confined, root, self._often_used(), not_allowed)
+        modules = _often_used(notebook, assignment)
+        warm = warm or warm_process(confined, root, modules, not_allowed)
         self.process = StudentProcess(warm, own_files, limits, not_allowed, without)
         # names that are defined only after a grade cell, if the functions are settled
         self.later = self._settled() if settle else None
@@ -140,23 +141,11 @@ class NotebookRun:
 
     def _settled(self) -> dict[str, frozenset[str]] | None:
         """Return what `settled_functions` says of the cells that are run."""
-        cells = enumerate(self.notebook.cells[: self._last_that_counts() + 1])
+        cells = enumerate(_cells_that_count(self.notebook, self.assignment))
         sources = {index: cell.source for index, cell in cells if cell.cell_type == "code"}
         ids = {index: _grade_id(self.notebook.cells[index]) for index in sources}
         judged = {index: name for index, name in ids.items() if name in self.judged}
         return settled_functions(sources, judged) if judged else None
-
-    def _often_used(self) -> frozenset[str]:
-        """Return which modules that are slow at first use the instructor's cells use."""
-        if self.assignment is None:
-            return frozenset(OFTEN_USED)
-        return often_used(self.notebook.cells[: self._last_that_counts() + 1])
-
-    def _judged_id(self, cell: NotebookNode) -> str:
-        """Return the name of a grade cell that has hidden checks, or an empty string."""
-        name = _grade_id(cell)
-        has_checks = name and self.assignment is not None and self.assignment.check_file(name)
-        return name if has_checks else ""
 
     def run_cells(self) -> SubmissionVerdict:
         """Run the code cells in order; return the outputs and what had to be stopped.
@@ -166,7 +155,7 @@ class NotebookRun:
         """
         verdict = SubmissionVerdict(incidents=list(self.noticed))
         stopped = ""
-        last = self._last_that_counts()
+        last = len(_cells_that_count(self.notebook, self.assignment)) - 1
         for index, cell in enumerate(self.notebook.cells):
             if cell.cell_type != "code":
                 continue
@@ -202,13 +191,6 @@ class NotebookRun:
     def lost_settled(self) -> bool:
         """Tell whether the process ended before the one snapshot of settled functions was taken."""
         return self.later is not None and bool(self.reached) and not self.process.snapshots
-
-    def _last_that_counts(self) -> int:
-        """Return the index of the last cell that has to be run."""
-        cells = self.notebook.cells
-        if not self.judged:
-            return len(cells)
-        return max(index for index, cell in enumerate(cells) if _is_answer_or_grade(cell))
 
     def caller_of(self, grade_id: str) -> Callable[[], Caller]:
         """Return what makes a caller of the functions as they were at a grade cell."""
@@ -265,6 +247,24 @@ def _paths_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def _cells_that_count(
+    notebook: NotebookNode, assignment: Assignment | None
+) -> Sequence[NotebookNode]:
+    """Return the cells down to the last that can change a verdict: all, without hidden checks."""
+    cells: Sequence[NotebookNode] = notebook.cells
+    if not any(_judged_id(cell, assignment) for cell in cells):
+        return cells
+    last = max(index for index, cell in enumerate(cells) if _is_answer_or_grade(cell))
+    return cells[: last + 1]
+
+
+def _judged_id(cell: NotebookNode, assignment: Assignment | None) -> str:
+    """Return the name of a grade cell that has hidden checks, or an empty string."""
+    name = _grade_id(cell)
+    has_checks = name and assignment is not None and assignment.check_file(name)
+    return name if has_checks else ""
+
+
 def _is_answer_or_grade(cell: NotebookNode) -> bool:
     metadata: Any = cell.metadata.get("nbgrader", {})
     return any(metadata.get(kind) for kind in ("grade", "solution", "task"))
@@ -276,6 +276,19 @@ def _grade_id(cell: NotebookNode) -> str:
     if cell.cell_type == "code" and metadata.get("grade") and not metadata.get("solution"):
         return str(metadata.get("grade_id", ""))
     return ""
+
+
+def make_process_ready(notebook: NotebookNode, assignment: Assignment | None) -> None:
+    """Have all made ready that the process of such a notebook needs, if its server loads now."""
+    modules = _often_used(notebook, assignment)
+    make_ready(need_of(modules, read_not_allowed(assignment)))
+
+
+def _often_used(notebook: NotebookNode, assignment: Assignment | None) -> frozenset[str]:
+    """Return which modules that are slow at first use the instructor's cells use."""
+    if assignment is None:
+        return frozenset(OFTEN_USED)
+    return often_used(_cells_that_count(notebook, assignment))
 
 
 def often_used(cells: Sequence[NotebookNode]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The process that warm processes are forked from, which loads their libraries once for all.
+"""The process that warm processes descend from, which loads their libraries once for all.
 
 It can be started before anything slow is loaded: it and the process that started it then load their
 libraries side by side. What a process forks later uses it too, so that workers share one.
@@ -7,6 +7,7 @@ libraries side by side. What a process forks later uses it too, so that workers 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autograder import confinement
@@ -42,6 +44,20 @@ ENVIRONMENT = {
 # a server that still loads its libraries, or whose warm processes go on, does not end by itself
 END_SECONDS = 1
 Place = tuple[bool, tuple[Path, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the processes of an exercise's notebooks need.
+
+    `modules` are loaded; `names` and `operators` withdrawn, since they are to be written by hand.
+    """
+
+    modules: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+
+
 _current: ForkServer | None = None
 _retired: list[ForkServer] = []
 
@@ -52,7 +68,7 @@ def secret_folders(root: Path | None) -> list[Path]:
 
 
 class ForkServer:
-    """A process that forks a warm process for each connection that it is sent.
+    """A process that has a warm process forked for each connection that it is sent.
 
     Its line keeps messages apart, so that all processes that inherit it can send one.
     """
@@ -83,10 +99,15 @@ class ForkServer:
                 env={**environment, "PATH": os.environ.get("PATH", environment["PATH"])},
             )
 
-    def fork(self, connection: socket.socket) -> None:
-        """Have a warm process forked that serves a connection, on the cores of this process."""
-        cores = json.dumps(sorted(os.sched_getaffinity(0)))
-        socket.send_fds(self.line, [cores.encode()], [connection.fileno()])
+    def fork(self, need: Need, *connections: socket.socket) -> None:
+        """Have a warm process forked that serves a connection, on the cores of this process.
+
+        Without a connection, have all made ready for it.
+        """
+        cores = sorted(os.sched_getaffinity(0))
+        request = {"need": [need.modules, need.names, need.operators], "cores": cores}
+        descriptors = [connection.fileno() for connection in connections]
+        socket.send_fds(self.line, [json.dumps(request).encode()], descriptors)
 
     def is_loading(self) -> bool:
         """Tell whether the process still loads its libraries."""
@@ -149,6 +170,13 @@ def start_ahead(confined: bool, root: Path | None) -> None:
         fork_server(confined, secret_folders(root))
 
 
+def make_ready(need: Need) -> None:
+    """Have the server that was started ahead, if there is one, make ready what is needed first."""
+    if _current is not None:
+        with contextlib.suppress(ConnectionError):
+            _current.fork(need)
+
+
 def is_loading() -> bool:
     """Tell whether what this process would fork from still loads its libraries."""
     return _current is not None and _current.is_loading()
@@ -156,6 +184,7 @@ def is_loading() -> bool:
 
 def fork_warm_process(
     connection: socket.socket,
+    need: Need,
     confined: bool,
     secret: Sequence[Path] = (),
     without: Sequence[str] = (),
@@ -168,10 +197,10 @@ def fork_warm_process(
         If `confined` and this machine cannot confine a process.
     """
     try:
-        fork_server(confined, secret, without).fork(connection)
+        fork_server(confined, secret, without).fork(need, connection)
     except ConnectionError:
         _retire()
-        fork_server(confined, secret, without).fork(connection)
+        fork_server(confined, secret, without).fork(need, connection)
 
 
 def leave_server_that_ends() -> None:

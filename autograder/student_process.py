@@ -18,7 +18,7 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from autograder.checking.failure import (
 )
 from autograder.checking.student import ProcessCaller, Reply
 from autograder.child import protocol
-from autograder.fork_server import fork_warm_process
+from autograder.fork_server import Need, fork_warm_process
 from autograder.intake import values_in
 from autograder.limits import Limits
 from autograder.not_allowed import NOTHING, NotAllowed
@@ -140,6 +140,11 @@ class Peer:
             self.pidfd = -1
 
 
+def need_of(modules: Iterable[str], not_allowed: NotAllowed) -> Need:
+    """Return what a warm process needs that has loaded modules and withdrawn names."""
+    return Need(tuple(sorted(modules)), tuple(not_allowed.names), tuple(not_allowed.operators))
+
+
 class WarmProcess:
     """A process that forks a child for one submission at a time."""
 
@@ -160,10 +165,9 @@ class WarmProcess:
         self.homes: list[str] = []
         self.peer = Peer()
         self.connection = self.peer.connection
-        withdrawn = [list(not_allowed.names), list(not_allowed.operators)]
+        need = need_of(modules, not_allowed)
         try:
-            fork_warm_process(self.peer.inherited, confined, secret, without)
-            protocol.send(self.connection, [sorted(modules), *withdrawn])
+            fork_warm_process(self.peer.inherited, need, confined, secret, without)
         except BaseException as error:
             self.peer.close()
             if isinstance(error, ConnectionError):

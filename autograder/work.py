@@ -111,8 +111,9 @@ def grade_bytes(request: bytes, root: Path | None = None) -> bytes:
 
 def prepare(request: bytes, root: Path | None = None) -> None:
     """Start and load what grading such requests needs, in this process and those it forks."""
-    _prepare_for(_work_in(request, root))
-    load(WORKER)
+    work = _work_in(request, root)
+    _prepare_for(work)
+    load(WORKER).prepare(work.setting)
 
 
 def rehearse(request: bytes, root: Path | None = None) -> bool:

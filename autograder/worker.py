@@ -18,7 +18,7 @@ from traitlets.config import Config
 from traitlets.utils.importstring import import_item
 
 from autograder.assignment import Assignment, hidden_assignment
-from autograder.engine import grade_notebook
+from autograder.engine import grade_notebook, make_process_ready
 from autograder.intake import Submission, parse_submission
 from autograder.judged_notebook import comments_of, scores_of, write_verdict
 from autograder.rebuild import rebuild
@@ -27,6 +27,13 @@ from autograder.rehearsal import judge_bank, traces
 from autograder.skeleton import Skeleton
 from autograder.verdict import SubmissionVerdict
 from autograder.work import GradedNotebook, Setting, Work
+
+
+def prepare(setting: Setting) -> None:
+    """Have made ready what the notebooks of an assignment need first."""
+    assignment = hidden_assignment(setting.root, setting.assignment)
+    for texts in list(setting.skeletons.values())[:1]:
+        make_process_ready(_skeleton(*texts).released, assignment)
 
 
 def rehearse(setting: Setting, go_on: Callable[[], bool]) -> bool:

@@ -1,7 +1,6 @@
-"""The server of warm processes: loads what notebooks import once, then forks them.
+"""Starts the server of warm processes, each of which forks a child for a submission at a time.
 
-Started by its path, with a socket to the trusted side and one to say there that all is loaded. A
-warm process forks a child for each submission, one at a time.
+Started by its path, with a socket to the trusted side and one to say there that all is loaded.
 """
 
 from __future__ import annotations
@@ -18,4 +17,4 @@ if __name__ == "__main__":
     assert spec is not None
     sys.modules["notebook_runner"] = importlib.util.module_from_spec(spec)
     sys.path = [entry for entry in sys.path if Path(entry) != folder]
-    importlib.import_module("notebook_runner.warm").main(*map(int, sys.argv[1:]))
+    importlib.import_module("notebook_runner.server").main(*map(int, sys.argv[1:]))

@@ -1,16 +1,12 @@
-"""The warm process's duties: load, fork, limit, and end a submission's whole process tree.
+"""The warm process's duties: fork, limit, and end a submission's whole process tree.
 
-It is itself the fork of a server, which has loaded what all warm processes need.
+It is itself a fork of a process in which all is loaded that submissions need.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
-import importlib.abc
-import importlib.machinery
-import json
 import os
 import select
 import socket
@@ -19,33 +15,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 from . import confinement, not_allowed, protocol, serving
 from .forking import fork, fork_into
-from .libraries import (
-    fill_holes,
-    forget_methods,
-    load_libraries,
-    load_modules,
-    seed_generators,
-    use_large_pages,
-)
+from .libraries import seed_generators
 from .memory import available_memory, end_what_holds_too_much
-from .process_tree import end_descendants
+from .process_tree import end_descendants, wait_for_all
 from .shell import NotebookShell
 
 PR_SET_CHILD_SUBREAPER = 36
-# of the longest list of cores
-CORES_BYTES = 2**16
 WATCH_SECONDS = 0.05
 WATCH_SHARE = 0.1
 # the part of what a submission may have by which memory may become less between two looks
 WATCH_GROWTH = 16
-# how the warm process itself was started; what a student starts shall not inherit it
-OWN_ENVIRONMENT = ("PYTHONMALLOC",)
-WITHHELD = ("lossref", "autograder", "tests")
 
 
 @dataclass(frozen=True)
@@ -73,72 +56,16 @@ class Setting:
         return self.confined and layer not in self.without
 
 
-class WithheldModules(importlib.abc.MetaPathFinder):
-    """Refuses to import the reference and the grader in a student's process."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Raise for a withheld module; leave every other to the finders that follow."""
-        if name.partition(".")[0] in WITHHELD:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None
-
-
-def main(descriptor: int, loaded: int) -> None:
-    """Load libraries, and say so; fork a process for each connection that comes, to serve it."""
-    line = socket.socket(fileno=descriptor)
-    # nothing that libraries make while they are imported is garbage
-    gc.disable()
-    for name in OWN_ENVIRONMENT:
-        os.environ.pop(name, None)
-    withhold_modules()
-    shell = load_libraries()
-    gc.collect()
-    gc.freeze()
-    # nobody reads it, so that whoever asks finds it there
-    with contextlib.suppress(OSError):
-        os.write(loaded, b"loaded")
-    os.close(loaded)
-    while True:
-        cores, descriptors, _, _ = socket.recv_fds(line, CORES_BYTES, 1)
-        if not cores:
-            # bubblewrap would end with this process all that it has forked
-            _wait_for_all()
-        _reap()
-        if os.fork() == 0:
-            line.close()
-            # a container can take cores away at any time, and forbid to choose one
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, json.loads(cores))
-            serve(socket.socket(fileno=descriptors[0]), shell)
-        os.close(descriptors[0])
-
-
-def _reap() -> None:
-    """Let the kernel forget the processes that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def serve(trusted: socket.socket, shell: NotebookShell) -> NoReturn:
-    """Load what the first message names; then serve the trusted side to its end."""
-    try:
-        modules, names, operators = protocol.receive(trusted)
-    except (EOFError, OSError):
-        os._exit(0)
-    load_modules(modules)
-    not_allowed.withdraw(names, operators)
+    """Serve the trusted side to its end."""
     _become_reaper()
-    forget_methods(shell)
+    # here, since Python draws a new seed in a fork
     seed_generators()
-    gc.collect()
-    gc.freeze()
     gc.enable()
-    fill_holes()
-    use_large_pages()
-    protocol.send(trusted, ["ready"])
+    try:
+        protocol.send(trusted, ["ready"])
+    except OSError:
+        os._exit(0)
     memory_limit = ended_for_memory = 0
     while True:
         if memory_limit:
@@ -175,16 +102,6 @@ def watch_memory(trusted: socket.socket, limit: int) -> int:
         ended += end_what_holds_too_much(limit)
         next_look = time.monotonic() + (time.process_time() - start) / WATCH_SHARE
     return ended
-
-
-def withhold_modules() -> None:
-    """Take the folders that hold the grader from the path, and refuse its modules by name."""
-    sys.path[:] = [
-        entry
-        for entry in sys.path
-        if not any((Path(entry) / name / "__init__.py").is_file() for name in WITHHELD)
-    ]
-    sys.meta_path.insert(0, WithheldModules())
 
 
 def _become_reaper() -> None:
@@ -224,7 +141,7 @@ def _confine(setting: Setting, own_user: tuple[int, int] | None) -> None:
         confinement.end_with_parent()
         # the first process of a namespace is deaf to its own signals, so the notebook is the second
         if fork() != 0:
-            _wait_for_all()
+            wait_for_all()
         os.setsid()
         confinement.mount_processes()
     if setting.has("folders"):
@@ -238,16 +155,6 @@ def _confine(setting: Setting, own_user: tuple[int, int] | None) -> None:
     confinement.forbid_new_privileges()
     if setting.has("calls"):
         confinement.filter_system_calls(setting.forbidden_calls)
-
-
-def _wait_for_all() -> NoReturn:
-    """Stay until the last process below ends; hold nothing open meanwhile."""
-    os.closerange(3, 4096)
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            os._exit(0)
 
 
 def _unpack(folder_name: str, files: Sequence[tuple[str, bytes]]) -> None:

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import iniconfig
 import pytest
 
 from autograder import engine, fork_server
-from autograder.child.process_tree import descendants
+from autograder.child.process_tree import descendants, parent_of
+from autograder.fork_server import Need
 from autograder.limits import Limits
-from autograder.not_allowed import NOTHING
+from autograder.not_allowed import NOTHING, NotAllowed
 from autograder.student_process import StudentProcess, WarmProcess, WarmProcessEndedError
 
 
@@ -66,6 +68,56 @@ def parent_of_both(pid, warm):
 def number_of(warm):
     lines = Path(f"/proc/self/fdinfo/{warm.peer.pidfd}").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+
+def ended(pid):
+    command = Path(f"/proc/{pid}/cmdline")
+    for _ in range(1000):
+        # one that nobody has asked for yet has none
+        if not command.exists() or not command.read_bytes():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_another_exercise_gets_a_parent_of_its_own_and_the_last_one_leaves_when_it_is_not_used(
+    warm_processes,
+):
+    first = warm_processes(not_allowed=NotAllowed(("math.gcd",)))
+    parent = parent_of(number_of(first))
+    second = warm_processes()
+    assert parent_of(number_of(second)) != parent
+    assert parent_of(parent) == parent_of(parent_of(number_of(second)))
+    source = (
+        "import math\ntry:\n    found = math.gcd(4, 6)\nexcept Exception:\n    found = 0\nfound"
+    )
+    assert (shown_by(first, source), shown_by(second, source)) == ("0", "2")
+    assert Path(f"/proc/{parent}/cmdline").read_bytes()
+    first.close()
+    assert ended(parent)
+    assert shown_by(second, source) == "2"
+
+
+def test_a_parent_that_was_killed_is_forked_again_by_the_same_server(warm_processes):
+    first = warm_processes()
+    server, parent = fork_server._current, parent_of(number_of(first))
+    os.kill(parent, signal.SIGKILL)
+    assert ended(parent)
+    second = warm_processes()
+    assert fork_server._current is server
+    assert parent_of(number_of(second)) != parent
+    assert shown_by(first, "1 + 1") == shown_by(second, "1 + 1") == "2"
+
+
+def test_who_is_gone_before_a_process_was_forked_for_it_harms_no_other(none_yet):
+    WarmProcess(confined=True, modules=()).close()
+    warm = WarmProcess(confined=True, modules=())
+    try:
+        assert shown_by(warm, "1 + 1") == "2"
+        forked = set(descendants(parent_of(number_of(warm))))
+        assert all(map(ended, forked - {number_of(warm)}))
+    finally:
+        warm.close()
 
 
 def test_a_warm_process_that_is_killed_takes_no_other_with_it(warm_processes):
@@ -386,6 +438,24 @@ def test_whoever_asks_can_tell_whether_a_server_still_loads(warm_processes):
     warm_processes()
     # asking takes nothing from who asks next
     assert [fork_server.is_loading() for _ in range(3)] == [False] * 3
+
+
+def test_what_is_made_ready_ahead_belongs_to_loading_and_is_used(warm_processes):
+    fork_server.make_ready(Need())
+    assert fork_server._current is None
+    fork_server.start_ahead(True, None)
+    # slower to load than all else
+    fork_server.make_ready(Need(modules=("sympy",)))
+    while fork_server.is_loading():
+        time.sleep(0.01)
+    server = fork_server._current.process.pid
+    (parent,) = [pid for pid in descendants(server) if not descendants(pid)]
+    warm = WarmProcess(confined=True, modules=("sympy",), secret=fork_server.secret_folders(None))
+    try:
+        warm.wait_until_ready()
+        assert parent_of(number_of(warm)) == parent
+    finally:
+        warm.close()
 
 
 def test_a_server_that_has_ended_loads_no_more(none_yet):
