@@ -3,17 +3,21 @@
 import tempfile
 from functools import partial
 
+import nbformat
 import numpy
 import pytest
 import torch
 
-from autograder import rehearsal, work, worker
+from autograder import engine, rehearsal, work, worker
 from autograder.assignment import BrokenCheckError
 from autograder.checking import known_cases
 from autograder.checking.cache import ResultCache
 from autograder.checking.judge import judge_cell
-from autograder.engine import grade_notebook
+from autograder.engine import NotebookRun, grade_notebook
+from autograder.fork_server import Need
+from autograder.not_allowed import NOTHING
 from autograder.rehearsal import TrustedCaller, judge_bank
+from autograder.student_process import OFTEN_USED, need_of
 from autograder.work import Setting, Work
 from tests.autograder.conftest import BANK, CHECKS
 
@@ -238,6 +242,43 @@ def test_a_misconception_that_keeps_what_it_saw_is_still_recognised(toy):
     turns = iter([True] * 3)
     judge_bank(toy, SEED, lambda: next(turns, False))
     assert [finding.name for finding in verdict_on(toy, square).findings] == ["doubled"]
+
+
+class StartedError(Exception):
+    """Stands for the start of a process."""
+
+
+@pytest.mark.parametrize("has_checks", [True, False])
+def test_what_is_made_ready_is_what_the_first_submission_asks_for(
+    toy, toy_notebook, monkeypatch, has_checks
+):
+    """A process that was made ready for something else is not used, and nobody would notice."""
+    (toy.checks / "not_allowed.txt").write_text("math.gcd\n")
+    (toy.checks / "not_allowed_operators.txt").write_text("square\n")
+    notebook = toy_notebook("def square(x):\n    return x * x", "import sklearn")
+    notebook.cells[0].source += "\nimport pandas"
+    notebook.cells[0].metadata["nbgrader"] = {"locked": True}
+    ready, asked = [], []
+
+    def start(modules, not_allowed, **_):
+        asked.append(need_of(modules, not_allowed))
+        raise StartedError
+
+    monkeypatch.setattr(engine, "_warm", {})
+    monkeypatch.setattr(engine, "make_ready", ready.append)
+    monkeypatch.setattr(engine, "WarmProcess", start)
+    text = nbformat.writes(notebook)
+    name = toy.name if has_checks else "plain"
+    worker.prepare(Setting(toy.root, name, {"toy": (text, text), "other": ("", "")}, SEED))
+    with pytest.raises(StartedError):
+        NotebookRun(notebook, toy if has_checks else None)
+    assert ready == asked
+    expected = (
+        Need(("pandas",), ("math.gcd",), ("square",))
+        if has_checks
+        else need_of(OFTEN_USED, NOTHING)
+    )
+    assert ready == [expected]
 
 
 def test_a_course_without_hidden_checks_has_nothing_to_judge_bank(tmp_path, judged, monkeypatch):
