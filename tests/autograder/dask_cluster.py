@@ -37,7 +37,8 @@ class DaskCluster:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=self.environment | environment,
+                # what is switched off leaves its temporary folders behind
+                env={"TMPDIR": str(folder)} | self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
