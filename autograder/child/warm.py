@@ -59,7 +59,7 @@ class Setting:
 def serve(trusted: socket.socket, shell: NotebookShell) -> NoReturn:
     """Serve the trusted side to its end."""
     _become_reaper()
-    # here, since Python draws a new seed in a fork
+    # here, since Python draws a new seed in a usual fork
     seed_generators()
     gc.enable()
     try:
